@@ -1,0 +1,1 @@
+"""Renders the website's pages from the store."""

@@ -1,0 +1,61 @@
+"""BibTeX: one entry per paper, keyed by the paper's id."""
+
+from __future__ import annotations
+
+import re
+
+from taxonomy.atlas import Atlas, Paper
+from taxonomy.escaping import bibtex
+from taxonomy.names import split_name
+
+# A word with a capital or a digit after its first letter loses its meaning in lower case: LLM, KVQuant, 2bit.
+_PROTECTED = re.compile(r"(?<![\w\\])(?=\w*\w[A-Z0-9]|\d*[A-Z]\b)[\w-]+")
+
+
+def bibtex_entry(paper: Paper) -> str:
+    """Return the paper as one BibTeX entry with a line end."""
+    kind, fields = _kind(paper)
+    fields = {
+        "title": _title(paper),
+        "author": " and ".join(_author(name) for name in paper.authors),
+        **fields,
+        **_identifiers(paper),
+    }
+    body = "".join(f"  {name} = {{{value}}},\n" for name, value in fields.items())
+    return f"@{kind}{{{paper.id},\n{body}}}\n"
+
+
+def bibtex_file(atlas: Atlas) -> str:
+    """Return all papers, in order of id."""
+    return "\n".join(bibtex_entry(paper) for paper in sorted(atlas.papers, key=lambda p: p.id))
+
+
+def _kind(paper: Paper) -> tuple[str, dict[str, str]]:
+    if paper.venue is None:
+        return "misc", {"year": str(paper.year)}
+    name, year = bibtex(paper.venue.name), str(paper.venue_year)
+    if paper.venue.kind == "journal":
+        return "article", {"journal": name, "year": year}
+    return "inproceedings", {"booktitle": name, "year": year}
+
+
+def _title(paper: Paper) -> str:
+    title = _PROTECTED.sub(lambda m: "\0" + m[0] + "\1", paper.title)
+    if paper.name and title.startswith(paper.name):
+        title = f"\0{paper.name}\1{title[len(paper.name) :]}"
+    return bibtex(title).replace("\0", "{").replace("\1", "}")
+
+
+def _author(name: str) -> str:
+    given, family = split_name(name)
+    family = f"{{{bibtex(family)}}}" if " " in family else bibtex(family)
+    return f"{family}, {bibtex(given)}" if given else f"{{{bibtex(family)}}}"
+
+
+def _identifiers(paper: Paper) -> dict[str, str]:
+    fields = {"url": paper.url}
+    if "doi" in paper.links:
+        fields["doi"] = paper.links["doi"].value
+    if "arxiv" in paper.links:
+        fields |= {"eprint": paper.links["arxiv"].value, "archivePrefix": "arXiv"}
+    return fields

@@ -1,0 +1,78 @@
+"""The Frictionless Data Package that describes the other exports, with size and SHA-256 of each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from taxonomy.exports.records import PAPER_COLUMNS, PLACEMENT_COLUMNS
+
+LICENSE = {
+    "name": "CC-BY-4.0",
+    "path": "https://creativecommons.org/licenses/by/4.0/",
+    "title": "Creative Commons Attribution 4.0 International",
+}
+TYPES = {"venue_year": "year", "survey": "boolean", "added": "date", "weight": "number"}
+DESCRIPTIONS = {
+    "published": "First public version, YYYY-MM-DD or YYYY-MM.",
+    "authors": "In order, separated by `; `.",
+    "weight": "1 for a primary, 0.5 for a secondary placement.",
+    "primary_leaves": "Codes of leaves, separated by `; `.",
+    "secondary_leaves": "Codes of leaves, separated by `; `.",
+}
+FILES = {
+    "papers.csv": ("csv", "text/csv", "One row per paper."),
+    "placements.csv": ("csv", "text/csv", "One row per paper and leaf."),
+    "papers.json": ("json", "application/json", "All facts of all papers."),
+    "papers.bib": ("bib", "application/x-bibtex", "All papers as BibTeX."),
+    "papers.csl.json": ("json", "application/vnd.citationstyles.csl+json", "All papers as CSL-JSON."),
+    "skis.db": ("sqlite", "application/vnd.sqlite3", "The whole store as an SQLite database."),
+}
+
+
+def data_package(folder: Path, version: str) -> str:
+    """Return `datapackage.json` for the exports that lie in `folder`."""
+    package = {
+        "name": "skis-atlas",
+        "title": "sKis Atlas",
+        "description": "KV cache optimization for serving large language models: papers, tagged with the sKis taxonomy."
+        " Cells that begin like a spreadsheet formula carry a leading apostrophe.",
+        "version": version,
+        "licenses": [LICENSE],
+        "resources": [_resource(folder / name) for name in FILES],
+    }
+    return json.dumps(package, ensure_ascii=False, indent=1) + "\n"
+
+
+def _resource(path: Path) -> dict[str, Any]:
+    form, media_type, description = FILES[path.name]
+    data = path.read_bytes()
+    resource: dict[str, Any] = {
+        "name": path.name.replace(".", "-"),
+        "path": path.name,
+        "description": description,
+        "format": form,
+        "mediatype": media_type,
+        "encoding": "utf-8",
+        "bytes": len(data),
+        "hash": f"sha256:{hashlib.sha256(data).hexdigest()}",
+    }
+    if path.name == "papers.csv":
+        resource |= {"profile": "tabular-data-resource", "schema": _schema(PAPER_COLUMNS, "id")}
+    elif path.name == "placements.csv":
+        schema = _schema(PLACEMENT_COLUMNS, ["paper_id", "leaf"])
+        reference = {"resource": "papers-csv", "fields": "id"}
+        schema["foreignKeys"] = [{"fields": "paper_id", "reference": reference}]
+        resource |= {"profile": "tabular-data-resource", "schema": schema}
+    return resource
+
+
+def _schema(columns: list[str], primary_key: str | list[str]) -> dict[str, Any]:
+    fields = [
+        {"name": column, "type": TYPES.get(column, "string")}
+        | ({"description": DESCRIPTIONS[column]} if column in DESCRIPTIONS else {})
+        for column in columns
+    ]
+    return {"fields": fields, "primaryKey": primary_key}

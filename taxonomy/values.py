@@ -1,0 +1,80 @@
+"""The kinds of value that entries and vocabulary are made of."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import unicodedata
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+
+MAX_LINE = 500
+MAX_PARAGRAPH = 2000
+
+# RFC 3986's characters, host in letters, digits, dots and hyphens: nothing that could end an attribute or a link.
+URL = re.compile(
+    r"https?://[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)+(?::[0-9]{1,5})?"
+    r"(?:[/?#][A-Za-z0-9\-._~!$&'()*+,;=:@/%?#\[\]]*)?"
+)
+DATE = re.compile(r"(\d{4})-(\d{2})(?:-(\d{2}))?")
+FIRST_YEAR = 2017  # of the Transformer
+
+
+def _normalized(value: object) -> object:
+    return unicodedata.normalize("NFC", value.strip()) if isinstance(value, str) else value
+
+
+def _one_line(value: str) -> str:
+    if "\n" in value or "\r" in value:
+        raise ValueError("must be one line; for a long one use `>-` and indent it")
+    return value
+
+
+def _url(value: str) -> str:
+    if not URL.fullmatch(value):
+        raise ValueError("must be an http or https address with a full host name, percent-encoded")
+    return value
+
+
+def _calendar_date(value: str) -> str:
+    match = DATE.fullmatch(value)
+    if not match:
+        raise ValueError("must be a date as YYYY-MM-DD, or YYYY-MM where the day is unknown")
+    year, month, day = (int(part) if part else 1 for part in match.groups())
+    try:
+        datetime.date(year, month, day)
+    except ValueError as error:
+        raise ValueError(f"is not a date of the calendar: {error}") from None
+    if year < FIRST_YEAR:
+        raise ValueError(f"lies before {FIRST_YEAR}")
+    return value
+
+
+def _full_date(value: str) -> str:
+    if len(value) != len("YYYY-MM-DD"):
+        raise ValueError("must be a full date, YYYY-MM-DD")
+    return value
+
+
+def _person(value: str) -> str:
+    folded = value.casefold()
+    if re.search(r"\bet\.? al\b|\band others\b", folded):
+        raise ValueError("lists people as `et al.`; name every author")
+    if any(c in value for c in ",;&/@<>{}[]|\\") or any(c.isdigit() for c in value) or " and " in folded:
+        raise ValueError("must be one person as `Given Family`, without commas, digits or marks")
+    return value
+
+
+Text = Annotated[str, BeforeValidator(_normalized)]
+Line = Annotated[Text, StringConstraints(min_length=1, max_length=MAX_LINE), AfterValidator(_one_line)]
+Paragraph = Annotated[Text, StringConstraints(min_length=1, max_length=MAX_PARAGRAPH), AfterValidator(_one_line)]
+Url = Annotated[Text, StringConstraints(max_length=MAX_LINE), AfterValidator(_url)]
+PartialDate = Annotated[Text, AfterValidator(_calendar_date)]
+FullDate = Annotated[Text, AfterValidator(_calendar_date), AfterValidator(_full_date)]
+Person = Annotated[Line, AfterValidator(_person)]
+ArxivId = Annotated[Text, StringConstraints(pattern=r"^[0-9]{2}(0[1-9]|1[0-2])\.[0-9]{4,5}$")]
+# DOIs end up in addresses, so the few legal characters that would need escaping there are left out.
+Doi = Annotated[Text, StringConstraints(pattern=r"^10\.[0-9]{4,9}/[A-Za-z0-9\-._;()/:]+$", max_length=200)]
+OpenReviewId = Annotated[Text, StringConstraints(pattern=r"^[A-Za-z0-9_-]{8,20}$")]
+Factor = Annotated[float, Field(gt=0, lt=1e6, allow_inf_nan=False)]

@@ -214,6 +214,16 @@ class Paper:
         return next(self.links[kind].url for kind in order if kind in self.links)
 
     @property
+    def month(self) -> str:
+        """Month of the first public version, YYYY-MM."""
+        return self.published[:7]
+
+    @property
+    def is_double(self) -> bool:
+        """Whether the paper is about two behaviors."""
+        return len({placement.leaf.behavior.code for placement in self.primary}) > 1
+
+    @property
     def primary(self) -> list[Placement]:
         """The placements that say what the paper is about."""
         return [placement for placement in self.placements if placement.is_primary]

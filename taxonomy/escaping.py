@@ -6,7 +6,6 @@ import re
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$^=-])")
 _MARKDOWN_HARMLESS = re.compile(r"(?<=\w)\\([-_+=])(?=\w)|(?<=[\w .,;])\\([()+!=-])")
-_NOT_WORD = re.compile(r"[^\w \u00a0-\uffff]", re.ASCII)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _BIBTEX = {
     "\\": r"{\textbackslash}",
@@ -22,11 +21,6 @@ def github_markdown(text: str) -> str:
     """Escape `text` for GitHub's Markdown, sparingly, so that the source stays readable."""
     escaped = _MARKDOWN.sub(r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
     return _MARKDOWN_HARMLESS.sub(lambda m: m[1] or m[2], escaped)
-
-
-def entities(text: str) -> str:
-    """Escape `text` for Python-Markdown and HTML at once: every mark becomes a numeric entity."""
-    return _NOT_WORD.sub(lambda m: f"&#{ord(m[0])};", text.replace("_", "\0")).replace("\0", "&#95;")
 
 
 def markdown_address(url: str) -> str:

@@ -9,7 +9,7 @@ from taxonomy.escaping import bibtex
 from taxonomy.names import split_name
 
 # A word with a capital or a digit after its first letter loses its meaning in lower case: LLM, KVQuant, 2bit.
-_PROTECTED = re.compile(r"(?<![\w\\])(?=\w*\w[A-Z0-9]|\d*[A-Z]\b)[\w-]+")
+_PROTECTED = re.compile(r"(?<![\w\\])(?=\w+[A-Z0-9])[\w-]+")
 
 
 def bibtex_entry(paper: Paper) -> str:

@@ -1,0 +1,17 @@
+"""Highwire tags, by which citation managers recognize a paper on its page."""
+
+from __future__ import annotations
+
+from taxonomy.atlas import Paper
+
+
+def citation_tags(paper: Paper) -> list[dict[str, str]]:
+    """Return name and content of each tag, authors one by one. No address of a PDF: this site hosts none."""
+    tags = [("title", paper.title), *(("author", author) for author in paper.authors)]
+    tags.append(("publication_date", (paper.published if not paper.venue else str(paper.venue_year)).replace("-", "/")))
+    if paper.venue:
+        tags.append(("journal_title" if paper.venue.kind == "journal" else "conference_title", paper.venue.name))
+    for kind, name in (("doi", "doi"), ("arxiv", "arxiv_id")):
+        if kind in paper.links:
+            tags.append((name, paper.links[kind].value))
+    return [{"name": name, "content": content} for name, content in tags]

@@ -1,0 +1,119 @@
+"""The build: check, store, list, exports, pages, website, in this order, and nothing published before all is well."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from skis.publish import new_generation, publish, write_atomically
+from skis.settings import Atlas
+from skis_site.render import render_pages
+from taxonomy.atlas import Atlas as Content
+from taxonomy.awesome import awesome_list
+from taxonomy.checking import SCHEMA_NAME, Checked, check_papers
+from taxonomy.exports.bibtex import bibtex_file
+from taxonomy.exports.csl import csl_file
+from taxonomy.exports.datapackage import data_package
+from taxonomy.exports.datasette import datasette_metadata
+from taxonomy.exports.feeds import atom_feed, json_feed
+from taxonomy.exports.records import papers_csv, papers_json, placements_csv
+from taxonomy.loading import read_atlas
+from taxonomy.problem import Problem
+from taxonomy.schema import schema_text
+from taxonomy.store import build_store
+from taxonomy.terms import Vocabulary, load_vocabulary
+
+LANGUAGE_CONFIGS = {"en": "mkdocs.yml", "zh": "mkdocs.zh.yml"}
+
+
+class BadEntriesError(Exception):
+    """Entries are wrong; `problems` says how. Nothing was published."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__(f"{len(problems)} problems")
+        self.problems = problems
+
+
+class WebsiteError(Exception):
+    """Mkdocs refused; the message is what it said. Nothing was published."""
+
+
+def check(atlas: Atlas) -> tuple[Vocabulary, Checked]:
+    """Read vocabulary and entries. Raises VocabularyError; problems of entries are in the result."""
+    vocabulary = load_vocabulary(atlas.root / "taxonomy" / "vocabulary")
+    return vocabulary, check_papers(atlas.root, vocabulary)
+
+
+def build(atlas: Atlas, *, website: bool = False) -> int:
+    """Build everything, with `website` the HTML too, and publish it. Returns the number of papers.
+
+    Raises:
+        VocabularyError, BadEntriesError: the input is wrong.
+        WebsiteError: mkdocs found something to complain about.
+        OSError, sqlalchemy.exc.SQLAlchemyError: a file could not be written.
+
+    Whatever is raised, the last good result stays as it was.
+    """
+    vocabulary, checked = check(atlas)
+    if checked.problems:
+        raise BadEntriesError(checked.problems)
+    with new_generation(atlas.build) as generation:
+        data, pages = generation / "data", generation / "pages"
+        data.mkdir()
+        store = data / "skis.db"
+        build_store(store, vocabulary, checked.papers)
+        content = read_atlas(store)
+        export(content, data, atlas.site_url)
+        render_pages(content, atlas.root, data, pages, atlas.repository)
+        awesome = awesome_list(content, atlas.site_url)
+        if website:
+            build_website(atlas.root, pages, generation / "site", content.last_added)
+        publish(atlas.build, generation)
+    write_atomically(atlas.root / "AWESOME.md", awesome)
+    write_atomically(atlas.root / "papers" / SCHEMA_NAME, schema_text(vocabulary))
+    return len(content.papers)
+
+
+def export(content: Content, folder: Path, site_url: str) -> None:
+    """Write every export into `folder`, in which the store lies already."""
+    files = {
+        "papers.json": papers_json(content),
+        "papers.csv": papers_csv(content),
+        "placements.csv": placements_csv(content),
+        "papers.bib": bibtex_file(content),
+        "papers.csl.json": csl_file(content),
+        "feed.atom": atom_feed(content, site_url),
+        "feed.json": json_feed(content, site_url),
+        "metadata.yml": datasette_metadata(),
+    }
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+    package = data_package(folder, version("skis-atlas"))
+    (folder / "datapackage.json").write_text(package, encoding="utf-8", newline="\n")
+
+
+def build_website(root: Path, pages: Path, site: Path, last_added: str) -> None:
+    """Run mkdocs over `pages` into `site`, one run per language, warnings being errors.
+
+    The clock that mkdocs sees is the day of the last addition, so that the same papers give the same bytes.
+    """
+    for language, config in LANGUAGE_CONFIGS.items():
+        target = site if language == "en" else site / language
+        environment = os.environ | {
+            "SKIS_PAGES": str(pages / language),
+            "SOURCE_DATE_EPOCH": str(_midnight(last_added)),
+            "NO_MKDOCS_2_WARNING": "1",
+        }
+        command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+        command += ["--config-file", str(root / config), "--site-dir", str(target)]
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+        if run.returncode:
+            raise WebsiteError((run.stdout + run.stderr).strip())
+
+
+def _midnight(day: str) -> int:
+    return int(datetime.fromisoformat(day or "2026-01-01").replace(tzinfo=UTC).timestamp())

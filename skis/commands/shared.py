@@ -1,0 +1,49 @@
+"""What several verbs need: the atlas they work on, output as text or JSON, and the ways to stop."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from skis.settings import Atlas, NotAnAtlasError, find_atlas
+from taxonomy.problem import Problem
+
+Root = Annotated[Path, typer.Option("--root", help="A folder of the atlas.", show_default="here", metavar="DIR")]
+AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
+HERE = Path()
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def atlas_at(folder: Path) -> Atlas:
+    """Return the atlas that holds `folder`, or stop: the call is wrong."""
+    try:
+        return find_atlas(folder)
+    except NotAnAtlasError as error:
+        stop_call(str(error))
+
+
+def stop_call(message: str) -> NoReturn:
+    """Say what is wrong with the call, and exit 2."""
+    err.print(f"skis: {message}", style="red", markup=False)
+    raise typer.Exit(2)
+
+
+def stop_input(problems: list[Problem], *, as_json: bool = False, annotate: bool = False) -> NoReturn:
+    """List every problem of the input, and exit 1."""
+    if as_json:
+        print_json([problem.as_dict() for problem in problems])
+    for problem in problems if not as_json else ():
+        out.print(problem.as_annotation() if annotate else str(problem), markup=False)
+    err.print(f"{len(problems)} problem{'s' if len(problems) != 1 else ''}", style="red")
+    raise typer.Exit(1)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON, without colors or wrapping."""
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=1))

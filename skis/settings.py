@@ -1,0 +1,51 @@
+"""Where the atlas lies, and the addresses it is published under."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MARKS = ("mkdocs.yml", "taxonomy")
+
+
+class NotAnAtlasError(Exception):
+    """The folder is not, and is not inside, a copy of the atlas."""
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """A copy of the atlas on disk."""
+
+    root: Path
+    site_url: str
+    repository: str
+
+    @property
+    def build(self) -> Path:
+        """Folder of everything generated that is not committed."""
+        return self.root / "build"
+
+    @property
+    def store(self) -> Path:
+        """The store of the last good build."""
+        return self.build / "data" / "skis.db"
+
+
+class _Reader(yaml.SafeLoader):
+    """Reads mkdocs.yml for its plain values; tags of Python objects mean nothing here."""
+
+
+_Reader.add_multi_constructor("", lambda *_: None)
+
+
+def find_atlas(start: Path) -> Atlas:
+    """Return the atlas that holds `start`. Raises NotAnAtlasError when there is none."""
+    for folder in (start.resolve(), *start.resolve().parents):
+        if all((folder / mark).exists() for mark in MARKS):
+            config: dict[str, Any] = yaml.load((folder / "mkdocs.yml").read_text(encoding="utf-8"), Loader=_Reader)  # noqa: S506
+            site_url = config["site_url"].rstrip("/") + "/"
+            return Atlas(folder, site_url, config["extra"]["repository"].rstrip("/"))
+    raise NotAnAtlasError(f"{start} is not inside a copy of the atlas (no {' and '.join(MARKS)} found)")

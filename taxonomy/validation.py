@@ -43,7 +43,11 @@ def _suggestion(detail: ErrorDetails) -> str:
 
 def _sentence(detail: ErrorDetails) -> str:
     kind, given, context = detail["type"], detail["input"], detail.get("ctx", {})
-    if given == "" and kind not in ("list_type", "dict_type", "model_type", "model_attributes_type"):
+    if (
+        isinstance(given, str)
+        and not given.strip()
+        and kind not in ("list_type", "dict_type", "model_type", "model_attributes_type")
+    ):
         return "is empty; leave out what is unknown"
     sentences = {
         "value_error": str(context.get("error", "")),
@@ -64,5 +68,7 @@ def _sentence(detail: ErrorDetails) -> str:
         "model_type": "must be a mapping of fields",
         "model_attributes_type": "must be a mapping of fields",
     }
+    if kind == "too_long" and isinstance(given, str):
+        kind = "string_too_long"
     text = sentences.get(kind) or detail["msg"][0].lower() + detail["msg"][1:]
     return f"{shown(given)} {text}" if isinstance(given, str) and given and not text.startswith("is longer") else text

@@ -22,7 +22,9 @@ FIRST_YEAR = 2017  # of the Transformer
 
 
 def _normalized(value: object) -> object:
-    return unicodedata.normalize("NFC", value.strip()) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return unicodedata.normalize("NFC", re.sub(r" {2,}", " ", value.strip()))
 
 
 def _one_line(value: str) -> str:

@@ -1,0 +1,63 @@
+# The two that matter:  make site   (install, build, website in build/site)
+#                       make test   (everything that can be checked)
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+APT := DEBIAN_FRONTEND=noninteractive apt-get
+BROWSERS := chromium chromium-browser google-chrome
+
+.PHONY: site test build check serve bench format clean browser linter
+
+site: $(VENV)/.installed
+	$(BIN)/skis site
+
+test: $(VENV)/.installed-test browser linter
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n auto --dist loadgroup
+
+build: $(VENV)/.installed
+	$(BIN)/skis build
+
+check: $(VENV)/.installed
+	$(BIN)/skis check
+
+serve: $(VENV)/.installed
+	$(BIN)/skis site --serve
+
+# Writes docs/benchmarks.md.
+bench: $(VENV)/.installed-test
+	$(BIN)/python tests/benchmarks/scale.py
+
+format: $(VENV)/.installed-test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf build $(VENV) tests/tools/node_modules *.egg-info
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@ $(VENV)/.installed
+
+# Chromium for the tests of the website, and fonts for Chinese and symbols, from the system where we may install.
+browser:
+	@for name in $(BROWSERS); do command -v $$name > /dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	  echo "installing chromium"; \
+	  $(APT) -qq update && $(APT) -qq -y install chromium fonts-noto-color-emoji fonts-wqy-zenhei > /dev/null; \
+	else echo "NO CHROMIUM HERE: the tests of the website in a browser will be skipped"; fi
+
+# awesome-lint, which judges AWESOME.md, is a program for Node.
+linter:
+	@if command -v npm > /dev/null; then \
+	  [ -d tests/tools/node_modules/awesome-lint ] || npm ci --prefix tests/tools --silent --no-audit --no-fund; \
+	else echo "NO NPM HERE: the test of AWESOME.md by awesome-lint will be skipped"; fi

@@ -108,7 +108,8 @@ def build_website(root: Path, pages: Path, site: Path, last_added: str) -> None:
             "SOURCE_DATE_EPOCH": str(_midnight(last_added)),
             "NO_MKDOCS_2_WARNING": "1",
         }
-        command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+        # Not --quiet: with it, mkdocs drops warnings before --strict can count them.
+        command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
         command += ["--config-file", str(root / config), "--site-dir", str(target)]
         run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
         if run.returncode:

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, insert, text
+from sqlalchemy import Connection, create_engine, event, insert, text
+from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlmodel import SQLModel
 
 from taxonomy import tables as t
@@ -37,7 +38,7 @@ def build_store(path: Path, vocabulary: Vocabulary, papers: Sequence[EntryFile])
     engine = create_engine(f"sqlite:///{path}")
     event.listen(engine, "connect", _prepare)
     with engine.connect() as connection:
-        _create(engine, connection)
+        _create(connection)
         with connection.begin():
             for table, rows in (*_vocabulary_rows(vocabulary), *_paper_rows(vocabulary, papers)):
                 if rows:
@@ -50,9 +51,12 @@ def _prepare(connection: sqlite3.Connection, _: object) -> None:
     connection.executescript("PRAGMA foreign_keys = ON; PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF")
 
 
-def _create(engine: Engine, connection: Connection) -> None:
+def _create(connection: Connection) -> None:
     with connection.begin():
-        SQLModel.metadata.create_all(connection)
+        for table in SQLModel.metadata.sorted_tables:
+            connection.execute(CreateTable(table))
+            for index in sorted(table.indexes, key=lambda index: str(index.name)):  # a set: its own order is random
+                connection.execute(CreateIndex(index))
         connection.execute(text(t.SEARCH_TABLE))
         for name, select in t.VIEWS.items():
             connection.execute(text(f"CREATE VIEW {name} AS {select}"))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from skis import build as builder
 from skis.commands.shared import HERE, Root, atlas_at, err, out, stop_call, stop_input
@@ -63,6 +64,9 @@ def _build(atlas: Atlas, *, website: bool) -> int:
     except builder.WebsiteError as error:
         err.print(str(error), markup=False)
         raise typer.Exit(1) from None
+    except (OSError, SQLAlchemyError) as error:
+        reason = error.orig if isinstance(error, DBAPIError) else error
+        stop_call(f"cannot write: {reason}; nothing was published")
 
 
 def _shown(atlas: Atlas, name: str) -> str:

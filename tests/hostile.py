@@ -1,0 +1,109 @@
+"""Texts that try to be more than text. All of them are legal in an entry; none of them may do anything anywhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PAYLOADS = [
+    "<script>window.pwned=1</script>",
+    "</title><script>window.pwned=1</script>",
+    '"><img src=x onerror="window.pwned=1">',
+    "' onmouseover='window.pwned=1",
+    "<svg/onload=window.pwned=1>",
+    "<iframe srcdoc='<script>parent.pwned=1</script>'></iframe>",
+    "</script><script>window.pwned=1</script>",
+    "<!-- --><script>window.pwned=1</script><!--",
+    "&lt;script&gt;window.pwned=1&lt;/script&gt;",
+    "&#60;script&#62;window.pwned=1&#60;/script&#62;",
+    "<style>body{display:none}</style>",
+    "</code></pre><script>window.pwned=1</script>",
+    "]]><script>window.pwned=1</script>",
+    "x](javascript:window.pwned=1)",
+    "[x](javascript:window.pwned=1)",
+    "![x](https://evil.example/x.png)",
+    "[x][y] and [y]: javascript:window.pwned=1",
+    "<javascript:window.pwned=1>",
+    "<https://evil.example/>",
+    "**bold** *em* __under__ ~~gone~~ `code`",
+    "# Heading",
+    "## Heading {: onclick=window.pwned=1 }",
+    "x {: #y .z onclick=window.pwned=1 }",
+    "- item",
+    "1. item",
+    "> quote",
+    "| a | b |",
+    "---",
+    "===",
+    "```js",
+    "~~~",
+    "    indented code",
+    "[TOC]",
+    "*[HTML]: abbreviation",
+    "[^1] and [^1]: footnote",
+    "$x^2$ and $$y$$",
+    ":smile: and :material-skull:",
+    "{{ 7 * 7 }} {% raw %} {# x #}",
+    "--8<-- '/etc/passwd'",
+    "!ENV [HOME]",
+    "key: value # comment",
+    '=HYPERLINK("https://evil.example","x")',
+    "+1+cmd|' /C calc'!A0",
+    "-1+1",
+    "@SUM(1+1)",
+    "{unbalanced",
+    "unbalanced}",
+    "}, author = {Evil",
+    "\\input{/etc/passwd}",
+    "\\\\ \\% \\{ \\",
+    "100% & #1 $5 _x_ ~y^2",
+    "@article{evil, title={x}}",
+    '" # " # {x}',
+    "'; DROP TABLE paper; --",
+    "www.evil.example and mail@evil.example",
+    "@everyone #1 GH-1",
+    "e\u0301 \u4e2d\u6587 \U0001f600 \u0645\u0631\u062d\u0628\u0627",
+]
+
+
+def hostile_entry(number: int, payload: str) -> dict[str, Any]:
+    """Return an entry with `payload` in every field that takes free text."""
+    text = f"{payload} {number}"  # titles must differ
+    return {
+        "title": text,
+        "name": payload[:60],
+        "aliases": [f"{payload} alias {number}"],
+        "authors": ["Ada Lovelace", "D'Arcy *Bob* `Smith` (Jr)"],
+        "published": "2024-05",
+        "venue": "ICML 2024",
+        "award": payload[:60],
+        "links": {
+            "paper": f"https://example.org/{number}?a=b&c=(d)*e*[f]_g_~h'i!",
+            "code": f"https://example.org/c{number}",
+        },
+        "summary": {"en": text, "zh": text},
+        "behaviors": [
+            {
+                "leaf": "kvcc/quantization",
+                "role": "primary",
+                "technique": {"en": text, "zh": text},
+                "why": text,
+                "note": text,
+                "source": "abstract",
+            },
+            {"leaf": "kvs", "role": "primary", "technique": {"en": text}, "source": "abstract"},
+        ],
+        "objectives": {
+            "energy": {
+                "effect": "direct",
+                "source": "abstract",
+                "note": text,
+                "gains": [{"factor": 2, "kind": text, "against": text, "setting": text}],
+            }
+        },
+        "evaluation": {"models": [text], "hardware": [text], "baselines": [text]},
+        "traits": {"quantization": {"outliers": text, "regions": text}},
+        "added": "2026-11-24",
+    }
+
+
+ENTRIES = {f"hostile-{number}": hostile_entry(number, payload) for number, payload in enumerate(PAYLOADS)}

@@ -1,0 +1,241 @@
+"""The command line, as a person or a program uses it, in real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from skis.build import build
+from skis.settings import Atlas
+from tests.conftest import SAMPLE, new_atlas, write_entry
+
+SKIS = str(Path(sys.executable).parent / "skis")
+
+
+@pytest.fixture(scope="module")
+def atlas(tmp_path_factory) -> Atlas:
+    """A small atlas, built, that no test changes."""
+    atlas = new_atlas(tmp_path_factory.mktemp("cli"))
+    write_entry(atlas, "sample", SAMPLE)
+    build(atlas)
+    return atlas
+
+
+def skis(*arguments: str | Path, stdin: str = "", where: Path | None = None, **more: str):
+    environment = {k: v for k, v in os.environ.items() if k != "GITHUB_ACTIONS"} | {"NO_COLOR": "1", "COLUMNS": "100"}
+    return subprocess.run(
+        [SKIS, *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        cwd=where,
+        env=environment | more,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_without_a_word_it_helps_and_every_verb_has_help():
+    listed = skis("--help").stdout
+    for verb in ("check", "build", "site", "new", "find", "show", "export", "stats"):
+        assert re.search(rf"^│ {verb} ", listed, re.M), verb
+        assert "Usage: skis " + verb in skis(verb, "--help").stdout
+
+
+def test_check_is_quiet_about_good_entries(atlas: Atlas):
+    run = skis("check", where=atlas.root / "papers")
+    assert (run.returncode, run.stdout) == (0, "1 entry, no problems\n")
+
+
+@pytest.fixture
+def bad(empty_atlas: Atlas, sample) -> Atlas:
+    for name in ("one", "two"):
+        facts = sample | {"title": name, "links": {"paper": f"https://example.org/{name}"}}
+        path = write_entry(empty_atlas, name, facts)
+        path.write_text(path.read_text().replace("kvcc/quantization", "kvcc/quantisation"))
+    return empty_atlas
+
+
+def test_check_lists_every_problem_and_exits_1(bad: Atlas):
+    run = skis("check", where=bad.root)
+    assert run.returncode == 1
+    assert (
+        len(
+            re.findall(
+                r"^papers/2024/(?:one|two)\.yaml:\d+:\d+: behaviors\[0\]\.leaf: .* \(did you mean", run.stdout, re.M
+            )
+        )
+        == 2
+    )
+
+
+def test_check_of_one_file_reports_that_file_only(bad: Atlas):
+    run = skis("check", bad.root / "papers" / "2024" / "two.yaml", where=bad.root)
+    assert run.returncode == 1
+    assert "two.yaml" in run.stdout
+    assert "one.yaml" not in run.stdout
+
+
+def test_check_answers_programs_and_github(bad: Atlas):
+    problems = json.loads(skis("check", "--json", where=bad.root).stdout)
+    assert {"file", "line", "column", "field", "message", "suggestion"} == set(problems[0])
+    assert skis("check", where=bad.root, GITHUB_ACTIONS="true").stdout.startswith(
+        "::error file=papers/2024/one.yaml,line="
+    )
+
+
+def test_a_wrong_call_exits_2(atlas: Atlas, tmp_path: Path):
+    assert skis("check", "nowhere.yaml", where=atlas.root).returncode == 2
+    assert skis("frobnicate").returncode == 2
+    outside = skis("check", where=tmp_path)
+    assert outside.returncode == 2
+    assert "not inside a copy of the atlas" in outside.stderr
+    empty = new_atlas(tmp_path)
+    assert "`skis build` makes it" in skis("stats", where=empty.root).stderr
+
+
+def test_build_of_a_bad_atlas_exits_1_and_makes_nothing(bad: Atlas):
+    run = skis("build", where=bad.root)
+    assert run.returncode == 1
+    assert "did you mean" in run.stdout
+    assert not bad.store.exists()
+
+
+def test_a_wrong_vocabulary_exits_1_with_its_place(bad: Atlas):
+    path = bad.root / "taxonomy" / "vocabulary" / "leaves.yaml"
+    path.write_text(path.read_text().replace("behavior: kvs", "behavior: kvx"))
+    for verb in ("check", "build"):
+        run = skis(verb, where=bad.root)
+        assert run.returncode == 1
+        assert re.match(r"vocabulary/leaves\.yaml:\d+:\d+: .*did you mean kvs", run.stdout)
+
+
+def test_find(atlas: Atlas):
+    assert "sample" in skis("find", "caches", where=atlas.root).stdout
+    assert "sample" in skis("find", "两比特", where=atlas.root).stdout
+    assert json.loads(skis("find", "--leaf", "kvcc", "--json", where=atlas.root).stdout)[0]["id"] == "sample"
+    assert json.loads(skis("find", "--venue", "icml 2024", "--json", where=atlas.root).stdout)[0]["id"] == "sample"
+    assert json.loads(skis("find", "--year", "1999", "--json", where=atlas.root).stdout) == []
+    wrong = skis("find", "--leaf", "kvcx", where=atlas.root)
+    assert (wrong.returncode, "did you mean kvcc?" in wrong.stderr) == (2, True)
+
+
+def test_show(atlas: Atlas):
+    shown = skis("show", "sample", where=atlas.root).stdout
+    assert "Keeps two bits per number (primary)" in shown
+    assert "2.6x peak memory, lower" in shown
+    assert skis("show", "sample", "--bibtex", where=atlas.root).stdout.startswith("@inproceedings{sample,")
+    assert json.loads(skis("show", "sample", "--json", where=atlas.root).stdout)["name"] == "Sample"
+    wrong = skis("show", "sampel", where=atlas.root)
+    assert (wrong.returncode, "did you mean sample?" in wrong.stderr) == (2, True)
+
+
+def test_stats(atlas: Atlas):
+    answer = json.loads(skis("stats", "--json", where=atlas.root).stdout)
+    assert answer["papers"] == 1
+    assert {"leaf": "kvs", "primary": 0, "secondary": 1} in answer["leaves"]
+    assert answer["coverage"]["a reported gain"] == 1
+    assert "100 %" in skis("stats", where=atlas.root).stdout
+
+
+def test_export(atlas: Atlas, tmp_path: Path):
+    run = skis("export", tmp_path / "out", where=atlas.root)
+    assert run.returncode == 0
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {path.name for path in (atlas.build / "data").iterdir()}
+    assert {"skis.db", "papers.bib", "datapackage.json", "feed.atom"} <= names
+
+
+ANSWERS = {
+    "--title": "NewCache: A New Cache",
+    "--authors": "Ada Lovelace, Bob Smith",
+    "--published": "2025-03",
+    "--link": "https://arxiv.org/pdf/2503.01234v2",
+    "--leaf": "kvrm/eviction",
+    "--technique": "Drops what nobody reads",
+}
+
+
+def new(atlas: Atlas, **changes: str):
+    options = ANSWERS | {f"--{key}": value for key, value in changes.items()}
+    return skis(
+        "new", "--name", "NewCache", "--venue", "", *(x for pair in options.items() for x in pair), where=atlas.root
+    )
+
+
+def test_new_writes_an_entry_that_is_good_at_once(empty_atlas: Atlas):
+    run = new(empty_atlas)
+    assert run.returncode == 0, run.stdout + run.stderr
+    text = (empty_atlas.root / "papers" / "2025" / "newcache.yaml").read_text()
+    assert 'arxiv: "2503.01234"' in text
+    assert "authors: [Ada Lovelace, Bob Smith]" in text
+    assert skis("check", where=empty_atlas.root).returncode == 0
+
+
+def test_new_asks_for_what_is_missing(empty_atlas: Atlas):
+    answers = [*(ANSWERS[f"--{key}"] for key in ("title", "authors", "published", "link", "leaf", "technique")), "", ""]
+    run = skis("new", where=empty_atlas.root, stdin="\n".join(answers) + "\n")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert (empty_atlas.root / "papers" / "2025" / "newcache.yaml").is_file()
+
+
+def test_new_refuses_nonsense_and_writes_nothing(empty_atlas: Atlas):
+    run = new(empty_atlas, published="soon")
+    assert run.returncode == 2
+    assert "must be a date" in run.stderr
+    assert list((empty_atlas.root / "papers").rglob("*.yaml")) == []
+
+
+def test_new_does_not_overwrite(empty_atlas: Atlas):
+    assert new(empty_atlas).returncode == 0
+    again = new(empty_atlas, title="NewCache: Another")
+    assert again.returncode == 2
+    assert "exists" in again.stderr
+
+
+def test_new_says_what_the_vocabulary_does_not_know_but_keeps_the_work(empty_atlas: Atlas):
+    run = new(empty_atlas, leaf="kvrm/evictoin")
+    assert run.returncode == 1
+    assert "did you mean kvrm/eviction?" in run.stdout
+    assert (empty_atlas.root / "papers" / "2025" / "newcache.yaml").is_file()
+
+
+def test_site_serves_what_it_built(empty_atlas: Atlas, sample):
+    write_entry(empty_atlas, "sample", sample)
+    process = subprocess.Popen(
+        [SKIS, "site", "--serve", "--port", "8765"],
+        cwd=empty_atlas.root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        for _ in range(300):
+            try:
+                page = urllib.request.urlopen("http://127.0.0.1:8765/papers/sample.html", timeout=5).read().decode()
+                break
+            except OSError:
+                assert process.poll() is None, process.communicate()
+                time.sleep(0.2)
+        assert "Sample: A Paper on Caches" in page
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) == 0
+    finally:
+        process.kill()
+
+
+def test_the_commands_of_the_readme_exist(root: Path):
+    text = (root / "README.md").read_text() + (root / "CONTRIBUTING.md").read_text()
+    makefile = (root / "Makefile").read_text()
+    for target in set(re.findall(r"\bmake (\w+)", text)):
+        assert re.search(rf"^{target}:", makefile, re.M), target
+    for verb in set(re.findall(r"skis (check|build|new|find|show|stats|site|export)\b", text)):
+        assert skis(verb, "--help").returncode == 0

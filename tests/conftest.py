@@ -175,6 +175,7 @@ def website(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
     return atlas
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
     """Keep the tests that look at one built website on one worker, so that it is built once."""
     for item in items:

@@ -1,0 +1,334 @@
+"""The built website, as browsers and link checkers see it."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import posixpath
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from skis.build import build
+from skis.settings import Atlas
+from tests.conftest import new_atlas, write_entry
+from tests.hostile import ENTRIES, PAYLOADS
+
+SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
+PAGES = [
+    *("index.html", "taxonomy/index.html", "taxonomy/temporal/index.html", "taxonomy/kvcc/index.html"),
+    *("taxonomy/kvcc/quantization.html", "taxonomy/kvs/index.html", "objectives/index.html", "objectives/energy.html"),
+    *("venues/index.html", "venues/icml.html", "papers/index.html", "years/2024.html", "papers/kivi.html"),
+    *("papers/hotprefix.html", "data.html", "about.html", "zh/index.html", "zh/papers/kivi.html", "zh/data.html"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("NO CHROMIUM IS INSTALLED: the website was not looked at in a browser (`make browser`)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def serve() -> Iterator:
+    """Serve a folder below a path, as Pages of a project do; returns the address."""
+    servers = []
+
+    def start(folder: Path) -> str:
+        handler = functools.partial(Quiet, directory=str(folder))
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}/"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def address(website: Atlas, serve, tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("serve")
+    (folder / "atlas").symlink_to((website.build / "site").resolve())
+    return serve(folder) + "atlas/"
+
+
+def open_page(
+    browser: Browser, url: str, size: str = "desktop", scheme: str = "light", **options
+) -> tuple[Page, list[str]]:
+    """Open a page; the list gathers what went wrong: failed or foreign requests, errors of scripts, dialogs."""
+    context = browser.new_context(viewport=SIZES[size], color_scheme=scheme, **options)
+    page = context.new_page()
+    wrong: list[str] = []
+    origin = url.split("/atlas/")[0] if url.startswith("http") else "file:"
+    page.on(
+        "request", lambda r: None if r.url.startswith((origin, "data:", "blob:", "about:")) else wrong.append(r.url)
+    )
+    page.on("response", lambda r: wrong.append(f"{r.status} {r.url}") if r.status >= 400 else None)
+    page.on("requestfailed", lambda r: wrong.append(f"failed {r.url}"))
+    page.on("pageerror", lambda e: wrong.append(str(e)))
+    page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
+    page.on("dialog", lambda d: (wrong.append(f"dialog {d.message}"), d.dismiss()))
+    page.goto(url)
+    page.wait_for_load_state("networkidle")
+    return page, wrong
+
+
+def type_query(page: Page, words: str) -> None:
+    """Search as a person does: open the field, wait until it is ready, type."""
+    field = page.locator(".md-search__input")
+    field.click()
+    page.locator(".md-search-result__meta", has_not_text=re.compile("Initializing|初始化")).wait_for(timeout=20_000)
+    field.fill("")
+    field.press_sequentially(words, delay=20)
+
+
+def test_no_link_within_the_site_is_broken(website: Atlas):
+    site = (website.build / "site").resolve()
+    lychee = Path(sys.executable).parent / "lychee"
+    command = [lychee, "--offline", "--no-progress", "--root-dir", site, "--index-files", "index.html"]
+    run = subprocess.run([*command, "--include-fragments", site], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout
+    assert " 0 Errors" in run.stdout
+
+
+def test_every_page_is_reached_from_the_home_page(website: Atlas):
+    """Following links in the content and the navigation, from index.html."""
+    site = (website.build / "site").resolve()
+    pages = {path.relative_to(site).as_posix() for path in site.rglob("*.html")} - {"404.html", "zh/404.html"}
+    found, todo = {"index.html"}, ["index.html"]
+    while todo:
+        page = todo.pop()
+        for href in re.findall(r'<a\b[^>]*?href="([^"#:?]+)', (site / page).read_text(encoding="utf-8")):
+            target = posixpath.normpath(posixpath.join(posixpath.dirname(page), href))
+            if target in pages and target not in found:
+                found.add(target)
+                todo.append(target)
+    assert pages - found == set()
+
+
+def test_nothing_is_loaded_from_another_host(website: Atlas):
+    """No page, style or script names another host in a place that a browser loads from."""
+    site = (website.build / "site").resolve()
+    loads = re.compile(
+        r'<(?:script|img|iframe|source|video|audio|embed|object|link)\b[^>]*?(?:src|href|data)="(https?:)?//[^"]*"'
+    )
+    for path in site.rglob("*.html"):
+        for match in loads.finditer(path.read_text(encoding="utf-8")):
+            assert 'rel="canonical"' in match[0], (path, match[0])
+    for path in site.rglob("*.css"):
+        assert not re.search(r"url\([\"']?(https?:)?//|@import", path.read_text(encoding="utf-8")), path
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_opens_without_error_and_fits_the_screen(page, size, browser, address):
+    opened, wrong = open_page(browser, address + page, size)
+    assert wrong == []
+    assert opened.locator("h1").count() == 1
+    assert opened.evaluate("document.documentElement.scrollWidth") <= SIZES[size]["width"]
+    assert opened.locator("meta[name=description]").get_attribute("content")
+    opened.context.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_contrast(scheme, browser, address):
+    """WCAG AA for the atlas's own pieces, measured on what the browser computed."""
+    page, _ = open_page(browser, address + "papers/hotprefix.html", scheme=scheme)
+    low = page.evaluate(
+        """() => {
+        const rgb = (c) => c.match(/[\\d.]+/g).map(Number);
+        const lum = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+            .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+            .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+        const back = (e) => { for (; e; e = e.parentElement) {
+            const c = rgb(getComputedStyle(e).backgroundColor); if (c.length < 4 || c[3] > 0.9) return c; }
+            return [255, 255, 255]; };
+        return [...document.querySelectorAll('.md-content :is(a, p, span, h1, h2)')]
+            .filter((e) => e.innerText && !e.classList.contains('headerlink') && e.offsetParent)
+            .map((e) => { const [a, b] = [lum(rgb(getComputedStyle(e).color)), lum(back(e))].sort((x, y) => y - x);
+                return [e.className || e.tagName, (a + 0.05) / (b + 0.05)]; })
+            .filter(([, ratio]) => ratio < 4.5); }"""
+    )
+    assert low == []
+    page.context.close()
+
+
+@pytest.mark.browser
+def test_search_finds_a_paper(browser, address):
+    page, wrong = open_page(browser, address + "index.html")
+    type_query(page, "KIVI")
+    page.locator(".md-search-result__link").first.wait_for(timeout=20_000)
+    assert "papers/kivi.html" in page.locator(".md-search-result__link").first.get_attribute("href")
+    assert wrong == []
+    page.context.close()
+
+
+@pytest.mark.browser
+def test_search_finds_chinese_text_on_the_chinese_pages(browser, address):
+    page, wrong = open_page(browser, address + "zh/index.html")
+    type_query(page, "无损压缩")
+    page.locator(".md-search-result__link").first.wait_for(timeout=20_000)
+    links = page.locator(".md-search-result__link").evaluate_all("links => links.map(a => a.getAttribute('href'))")
+    assert any("papers/splitzip.html" in link for link in links)
+    assert wrong == []
+    page.context.close()
+
+
+@pytest.mark.browser
+def test_bibtex_can_be_copied(browser, address):
+    page, _ = open_page(browser, address + "papers/kivi.html", permissions=["clipboard-read", "clipboard-write"])
+    page.locator("#cite ~ .highlight").hover()
+    page.locator("#cite ~ .highlight [data-md-type=copy], #cite ~ .highlight .md-clipboard").first.click()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied.strip().startswith("@inproceedings{kivi,")
+    assert copied.strip().endswith("}")
+    page.context.close()
+
+
+@pytest.mark.browser
+def test_the_language_switch_leads_to_the_same_page(browser, address):
+    page, wrong = open_page(browser, address + "papers/kivi.html")
+    page.locator(".sk-language").click()
+    page.wait_for_url("**/zh/papers/kivi.html")
+    assert page.locator("html").get_attribute("lang") == "zh"
+    page.locator(".sk-language").click()
+    page.wait_for_url(lambda url: url.endswith("/atlas/papers/kivi.html"))
+    assert wrong == []
+    page.context.close()
+
+
+@pytest.mark.browser
+def test_the_dark_scheme_is_the_readers_choice(browser, address):
+    for scheme, name in (("dark", "slate"), ("light", "default")):
+        page, _ = open_page(browser, address + "index.html", scheme=scheme)
+        assert page.locator("body").get_attribute("data-md-color-scheme") == name
+        page.context.close()
+
+
+@pytest.mark.browser
+def test_it_works_without_scripts(browser, address):
+    page, wrong = open_page(browser, address + "index.html", java_script_enabled=False)
+    page.locator(".sk-card a", has_text="Quantization").click()
+    page.locator(".sk-paper__title", has_text="KIVI").click()
+    assert page.locator("h1").inner_text().startswith("KIVI")
+    assert wrong == []
+    page.context.close()
+
+
+@pytest.mark.browser
+def test_it_works_from_disk_search_included(browser, website):
+    page, wrong = open_page(browser, ((website.build / "site").resolve() / "index.html").as_uri())
+    page.locator(".sk-card a", has_text="Quantization").click()
+    page.locator(".sk-paper__title", has_text="KIVI").click()
+    type_query(page, "PagedAttention")
+    page.locator(".md-search-result__link").first.wait_for(timeout=20_000)
+    page.locator(".md-search-result__link", has_text="PagedAttention").first.click()
+    assert "PagedAttention" in page.locator("h1").inner_text()
+    assert [w for w in wrong if not w.startswith("failed file:")] == []
+    page.context.close()
+
+
+@pytest.fixture(scope="session")
+def hostile_website(tmp_path_factory) -> Atlas:
+    """A website made of texts that try to be more than text."""
+    atlas = new_atlas(tmp_path_factory.mktemp("hostile"))
+    for paper_id, facts in ENTRIES.items():
+        write_entry(atlas, paper_id, facts)
+    build(atlas, website=True)
+    return atlas
+
+
+# What the browser says of a page: anything that ran, loads, links or handlers, and elements that no text may make.
+INSPECT = """() => ({
+    pwned: window.pwned === undefined ? null : window.pwned,
+    protocols: [...new Set([...document.querySelectorAll('a[href]')].map((a) => a.protocol))],
+    hosts: [...new Set([...document.querySelectorAll('.md-content a[href]')].map((a) => a.hostname))],
+    handlers: [...document.querySelectorAll('.md-content *')]
+        .filter((e) => [...e.attributes].some((a) => a.name.startsWith('on'))).length,
+    elements: document.querySelectorAll('article :is(script, iframe, style, img, object, embed, form)').length,
+    inTitle: document.querySelectorAll('h1 *:not(.headerlink)').length,
+    scripts: document.querySelectorAll('script').length,
+    heading: document.querySelector('h1').firstChild.textContent,
+    title: document.title,
+})"""
+
+
+@pytest.mark.browser
+def test_hostile_text_is_only_text_on_every_page(hostile_website, browser, serve, tmp_path_factory):
+    """One page per payload, and the lists: nothing runs, nothing is loaded, no link is made, the title is the text."""
+    folder = tmp_path_factory.mktemp("hostile-serve")
+    (folder / "atlas").symlink_to((hostile_website.build / "site").resolve())
+    base = serve(folder) + "atlas/"
+    page, wrong = open_page(browser, base + "about.html")
+    scripts = page.evaluate(INSPECT)["scripts"]
+    papers = {f"papers/{paper_id}.html": facts for paper_id, facts in ENTRIES.items()}
+    lists = [
+        "index.html",
+        "papers/index.html",
+        "years/2024.html",
+        "taxonomy/kvcc/quantization.html",
+        "venues/icml.html",
+    ]
+    for path in [*papers, *lists, "objectives/energy.html", "zh/index.html", "zh/papers/hostile-1.html"]:
+        page.goto(base + path, wait_until="load")
+        found = page.evaluate(INSPECT)
+        # Leaving a page may cut short what it was loading; that is no failure.
+        assert [w for w in wrong if not w.startswith(f"failed {base}")] == [], path
+        assert found["pwned"] is None, path
+        assert set(found["protocols"]) <= {"https:", "http:"}, path
+        assert "evil.example" not in found["hosts"], path
+        assert (found["handlers"], found["elements"], found["inTitle"]) == (0, 0, 0), path
+        assert found["scripts"] == scripts, path
+        if path in papers:
+            title = normalized(papers[path]["title"])
+            assert normalized(found["heading"]) == title, path
+            assert normalized(found["title"]) == f"{title} - sKis Atlas", path
+    page.context.close()
+
+
+@pytest.mark.browser
+def test_hostile_text_is_only_text_in_search_results(hostile_website, browser, serve, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hostile-search")
+    (folder / "atlas").symlink_to((hostile_website.build / "site").resolve())
+    page, wrong = open_page(browser, serve(folder) + "atlas/index.html")
+    for word in ("img", "evil", "script", "bold"):
+        type_query(page, word)
+        page.wait_for_timeout(700)
+        assert page.evaluate("window.pwned") is None
+        found = page.locator(".md-search-result__list")
+        assert found.locator("script, img, iframe, svg[onload], [onerror], [onmouseover]").count() == 0
+        assert page.evaluate(
+            "[...document.querySelectorAll('.md-search-result__list a')].every(a => a.protocol === 'http:')"
+        )
+    assert page.locator(".md-search-result__link").count() > 0
+    assert wrong == []
+    page.context.close()
+
+
+def normalized(text: str) -> str:
+    return unicodedata.normalize("NFC", " ".join(text.split()))
+
+
+def test_there_is_a_page_for_every_payload(hostile_website):
+    assert len(list((hostile_website.build / "site" / "papers").glob("hostile-*.html"))) == len(PAYLOADS)

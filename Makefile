@@ -28,7 +28,7 @@ serve: $(VENV)/.installed
 
 # Writes docs/benchmarks.md.
 bench: $(VENV)/.installed-test
-	$(BIN)/python tests/benchmarks/scale.py
+	$(BIN)/python -m tests.benchmarks.scale
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff format .

@@ -44,7 +44,7 @@ class WebsiteError(Exception):
 
 def check(atlas: Atlas) -> tuple[Vocabulary, Checked]:
     """Read vocabulary and entries. Raises VocabularyError; problems of entries are in the result."""
-    vocabulary = load_vocabulary(atlas.root / "taxonomy" / "vocabulary")
+    vocabulary = load_vocabulary(atlas.vocabulary)
     return vocabulary, check_papers(atlas.root, vocabulary)
 
 

@@ -29,6 +29,11 @@ class Atlas:
         return self.root / "build"
 
     @property
+    def vocabulary(self) -> Path:
+        """Folder of the vocabulary's files."""
+        return self.root / "taxonomy" / "vocabulary"
+
+    @property
     def store(self) -> Path:
         """The store of the last good build."""
         return self.build / "data" / "skis.db"

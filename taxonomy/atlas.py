@@ -55,6 +55,11 @@ class Dimension(Term):
     color_dark: str
     behaviors: list[Behavior] = field(default_factory=list, repr=False, compare=False)
 
+    @property
+    def leaves(self) -> list[Leaf]:
+        """The leaves of all its behaviors."""
+        return [leaf for behavior in self.behaviors for leaf in behavior.leaves]
+
 
 @dataclass(frozen=True)
 class Behavior(Term):

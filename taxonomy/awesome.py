@@ -30,8 +30,7 @@ def _contents(atlas: Atlas) -> Iterator[str]:
     yield "## Contents\n"
     for dimension in atlas.dimensions:
         title = f"{dimension.label.en}: {dimension.title.en}"
-        leaves = [leaf for behavior in dimension.behaviors for leaf in behavior.leaves]
-        yield f"- [{title}](#{_anchor(title)}) ({len(atlas.in_leaves(leaves, 'primary'))})"
+        yield f"- [{title}](#{_anchor(title)}) ({len(atlas.in_leaves(dimension.leaves, 'primary'))})"
         for behavior in dimension.behaviors:
             heading = _behavior_heading(behavior)
             yield f"  - [{heading}](#{_anchor(heading)}) ({len(atlas.in_leaves(behavior.leaves, 'primary'))})"
@@ -77,7 +76,7 @@ def _facts(paper: Paper, leaf: Leaf, site_url: str) -> str:
     shown = ", ".join(paper.authors[:MAX_AUTHORS])
     others = len(paper.authors) - MAX_AUTHORS
     sentences = [github_markdown(shown if others <= 0 else f"{shown} and {others} more")]
-    published = f"{paper.venue_label}" if paper.venue else f"Preprint, {paper.published[:7]}"
+    published = f"{paper.venue_label}" if paper.venue else f"Preprint, {paper.month}"
     sentences.append(github_markdown(f"{published}, {paper.award}" if paper.award else published))
     elsewhere = [_where(placement.leaf) for placement in paper.placements if placement.leaf is not leaf]
     if elsewhere:

@@ -25,7 +25,7 @@ def github_markdown(text: str) -> str:
 
 def markdown_address(url: str) -> str:
     """Encode the characters of an address that would end a Markdown link."""
-    return re.sub(r"[()\[\]*_~'|]", lambda m: f"%{ord(m[0]):02X}" if m[0] != "_" else "_", url)
+    return re.sub(r"[()\[\]*~'|]", lambda m: f"%{ord(m[0]):02X}", url)
 
 
 def bibtex(text: str) -> str:

@@ -63,12 +63,13 @@ def _sentence(detail: ErrorDetails) -> str:
         "list_type": "must be a list",
         "tuple_type": "must be a list",
         "too_short": f"needs at least {context.get('min_length')}",
-        "too_long": f"takes at most {context.get('max_length')}",
+        # pydantic calls a long text so as well, where a validator stands before the limit
+        "too_long": f"is longer than {context.get('max_length')} characters"
+        if isinstance(given, str)
+        else f"takes at most {context.get('max_length')}",
         "dict_type": "must be a mapping of fields",
         "model_type": "must be a mapping of fields",
         "model_attributes_type": "must be a mapping of fields",
     }
-    if kind == "too_long" and isinstance(given, str):
-        kind = "string_too_long"
     text = sentences.get(kind) or detail["msg"][0].lower() + detail["msg"][1:]
     return f"{shown(given)} {text}" if isinstance(given, str) and given and not text.startswith("is longer") else text

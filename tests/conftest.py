@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,16 @@ import pytest
 from skis.build import build
 from skis.settings import Atlas, find_atlas
 from taxonomy.atlas import Atlas as Content
-from taxonomy.checking import FIRST_LINE, Checked, check_papers
+from taxonomy.checking import FIRST_LINE, Checked, EntryFile, check_papers
 from taxonomy.entry import Entry
 from taxonomy.loading import read_atlas
+from taxonomy.reading import Document
 from taxonomy.store import build_store
 from taxonomy.terms import Vocabulary, load_vocabulary
 from taxonomy.writing import entry_text
 
 ROOT = Path(__file__).parent.parent
+SKIS = str(Path(sys.executable).parent / "skis")  # the command, as installed beside this Python
 
 SAMPLE: dict[str, Any] = {
     "title": "Sample: A Paper on Caches",
@@ -72,13 +75,16 @@ def sample() -> dict[str, Any]:
     return copy.deepcopy(SAMPLE)
 
 
-def new_atlas(folder: Path) -> Atlas:
-    """Make a copy of the atlas without papers."""
+def new_atlas(folder: Path, papers: Path | None = None) -> Atlas:
+    """Make a copy of the atlas without papers, or with those of the folder `papers`."""
     for name in ("mkdocs.yml", "mkdocs.zh.yml"):
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(ROOT / "site", folder / "site", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "taxonomy" / "vocabulary", folder / "taxonomy" / "vocabulary")
-    (folder / "papers").mkdir()
+    if papers:
+        shutil.copytree(papers, folder / "papers")
+    else:
+        (folder / "papers").mkdir()
     return find_atlas(folder)
 
 
@@ -100,9 +106,7 @@ def empty_atlas(tmp_path: Path) -> Atlas:
 @pytest.fixture
 def full_atlas(tmp_path: Path) -> Atlas:
     """A copy of the atlas with all its papers."""
-    atlas = new_atlas(tmp_path)
-    shutil.copytree(ROOT / "papers", atlas.root / "papers", dirs_exist_ok=True)
-    return atlas
+    return new_atlas(tmp_path, ROOT / "papers")
 
 
 @pytest.fixture
@@ -152,9 +156,6 @@ def content_of(vocabulary: Vocabulary, tmp_path_factory: pytest.TempPathFactory)
     """Turn entries into a store and read it: `content_of({id: facts})`."""
 
     def make(entries: dict[str, dict[str, Any]]) -> Content:
-        from taxonomy.checking import EntryFile
-        from taxonomy.reading import Document
-
         files = [
             EntryFile(i, f"papers/2024/{i}.yaml", Entry.model_validate(facts), Document(i))
             for i, facts in sorted(entries.items())
@@ -169,8 +170,7 @@ def content_of(vocabulary: Vocabulary, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="session")
 def website(tmp_path_factory: pytest.TempPathFactory) -> Atlas:
     """The whole website of the repository's entries, built in a copy."""
-    atlas = new_atlas(tmp_path_factory.mktemp("website"))
-    shutil.copytree(ROOT / "papers", atlas.root / "papers", dirs_exist_ok=True)
+    atlas = new_atlas(tmp_path_factory.mktemp("website"), ROOT / "papers")
     build(atlas, website=True)
     return atlas
 

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from skis.commands.shared import HERE, Root, atlas_at, err, out, stop_call
+from skis.commands.shared import HERE, Root, atlas_at, err, out, stop_call, stop_input
 from taxonomy.checking import MAX_ID, check_papers
 from taxonomy.entry import Entry
-from taxonomy.terms import Vocabulary, load_vocabulary
+from taxonomy.terms import Vocabulary, VocabularyError, load_vocabulary
 from taxonomy.writing import entry_text
 
 
@@ -31,7 +31,10 @@ def new(
 ) -> None:
     """Write the file of a new paper. Asks for what the options do not give."""
     atlas = atlas_at(root)
-    vocabulary = load_vocabulary(atlas.root / "taxonomy" / "vocabulary")
+    try:
+        vocabulary = load_vocabulary(atlas.vocabulary)
+    except VocabularyError as error:
+        stop_input(error.problems)
     if leaf.strip() == "?":
         leaf = _choose_leaf(vocabulary)
     facts: dict[str, Any] = {

@@ -8,7 +8,7 @@ from taxonomy.atlas import Atlas, Paper
 from taxonomy.escaping import bibtex
 from taxonomy.names import split_name
 
-# A word with a capital or a digit after its first letter loses its meaning in lower case: LLM, KVQuant, 2bit.
+# A word with a capital or a digit after its first letter loses its meaning in lower case: LLM, KVQuant, H2O.
 _PROTECTED = re.compile(r"(?<![\w\\])(?=\w+[A-Z0-9])[\w-]+")
 
 

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from skis.build import build
-from skis.settings import find_atlas
 from skis_site.render import render_pages
 from taxonomy.checking import EntryFile, check_papers
 from taxonomy.entry import Entry
@@ -23,8 +22,8 @@ from taxonomy.loading import read_atlas
 from taxonomy.store import build_store
 from taxonomy.terms import load_vocabulary
 from taxonomy.writing import entry_text
+from tests.conftest import ROOT, new_atlas
 
-ROOT = Path(__file__).parents[2]
 SIZES = (168, 1000, 10_000)
 RUNS = {168: 7, 1000: 5, 10_000: 3}
 
@@ -63,13 +62,8 @@ def median(action: Callable[[], object], runs: int) -> float:
 
 def measure(count: int, papers: list[EntryFile], folder: Path) -> dict[str, float]:
     """Return the median seconds of each step at `count` entries."""
-    for name in ("mkdocs.yml", "mkdocs.zh.yml"):
-        shutil.copy(ROOT / name, folder / name)
-    shutil.copytree(ROOT / "site", folder / "site")
-    shutil.copytree(ROOT / "taxonomy" / "vocabulary", folder / "taxonomy" / "vocabulary")
-    (folder / "papers").mkdir()
+    atlas, vocabulary, runs = new_atlas(folder), load_vocabulary(), RUNS[count]
     generate(folder, count, papers)
-    atlas, vocabulary, runs = find_atlas(folder), load_vocabulary(), RUNS[count]
     checked = check_papers(folder, vocabulary)
     if checked.problems or len(checked.papers) != count:
         raise SystemExit(f"the generated entries are wrong: {checked.problems[:3]}")

@@ -109,7 +109,7 @@ def test_every_word_of_the_pages_is_translated_and_used(root: Path):
     others = {"primary", "secondary", "direct", "indirect", "lower", "higher", "models", "hardware", "baselines"}
     for key, texts in table.items():
         assert set(texts) == set(LANGUAGES), key
-        assert re.findall(r"{\w+}", texts["en"]).sort() == re.findall(r"{\w+}", texts["zh"]).sort()
+        assert sorted(re.findall(r"{\w+}", texts["en"])) == sorted(re.findall(r"{\w+}", texts["zh"])), key
         assert key in others or key.startswith(computed) or f'"{key}"' in code, f"{key} is not used"
 
 

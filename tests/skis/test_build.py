@@ -10,7 +10,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,9 +19,7 @@ import pytest
 from skis.build import BadEntriesError, WebsiteError, build
 from skis.publish import write_atomically
 from skis.settings import Atlas, find_atlas
-from tests.conftest import new_atlas
-
-SKIS = str(Path(sys.executable).parent / "skis")
+from tests.conftest import SKIS, new_atlas
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -48,8 +45,7 @@ def leftovers(atlas: Atlas) -> list[str]:
 
 def test_two_builds_in_two_places_are_byte_identical(website: Atlas, tmp_path: Path):
     """Store, list, exports, pages and website, built once more elsewhere, later, with another hash seed."""
-    other = new_atlas(tmp_path)
-    shutil.copytree(website.root / "papers", other.root / "papers", dirs_exist_ok=True)
+    other = new_atlas(tmp_path, website.root / "papers")
     environment = os.environ | {"PYTHONHASHSEED": "4711", "TZ": "Asia/Shanghai", "LC_ALL": "C"}
     subprocess.run([SKIS, "site", "--root", str(other.root)], check=True, capture_output=True, env=environment)
     first, second = results(website), results(other)
@@ -161,7 +157,7 @@ def test_a_build_killed_at_any_moment_leaves_a_whole_result(full_atlas: Atlas):
             assert of[0] in of[1:]
         with sqlite3.connect(full_atlas.store) as db:
             assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-    assert build(full_atlas) == 168
+    assert build(full_atlas) == len(list(full_atlas.root.glob("papers/*/*.yaml")))
     assert results(full_atlas) == new
     assert leftovers(full_atlas) == []
 

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -16,9 +15,7 @@ import pytest
 
 from skis.build import build
 from skis.settings import Atlas
-from tests.conftest import SAMPLE, new_atlas, write_entry
-
-SKIS = str(Path(sys.executable).parent / "skis")
+from tests.conftest import SAMPLE, SKIS, new_atlas, write_entry
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +108,9 @@ def test_build_of_a_bad_atlas_exits_1_and_makes_nothing(bad: Atlas):
 
 
 def test_a_wrong_vocabulary_exits_1_with_its_place(bad: Atlas):
-    path = bad.root / "taxonomy" / "vocabulary" / "leaves.yaml"
+    path = bad.vocabulary / "leaves.yaml"
     path.write_text(path.read_text().replace("behavior: kvs", "behavior: kvx"))
-    for verb in ("check", "build"):
-        run = skis(verb, where=bad.root)
+    for run in (skis("check", where=bad.root), skis("build", where=bad.root), new(bad)):
         assert run.returncode == 1
         assert re.match(r"vocabulary/leaves\.yaml:\d+:\d+: .*did you mean kvs", run.stdout)
 

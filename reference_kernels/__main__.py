@@ -1,0 +1,6 @@
+"""`python -m reference_kernels list | run | bench`: the units without the rest of the atlas."""
+
+from reference_kernels.cli import app
+
+if __name__ == "__main__":
+    app(prog_name="reference_kernels")

@@ -1,0 +1,154 @@
+"""The command line of the kernels: list them, check them here, measure them on a GPU.
+
+torch is imported by the commands that need it, so that `list` works without it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from reference_kernels.registry import Card, card, cards, load
+
+app = typer.Typer(
+    name="kernels",
+    help="Reference implementations: list them, check them here, measure them on a GPU.",
+    no_args_is_help=True,
+)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]…", help="Units; all of them when none is named.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
+
+
+@app.command("list")
+def list_units(as_json: AsJson = False) -> None:
+    """List all units with their leaf and papers."""
+    if as_json:
+        typer.echo(json.dumps([{k: v for k, v in vars(c).items() if k != "sections"} for c in cards()], indent=1))
+        return
+    table = Table("name", "leaf", "what it is", "papers", box=None, header_style="bold")
+    for unit in cards():
+        table.add_row(unit.name, unit.leaf, unit.title, ", ".join(unit.papers))
+    out.print(table)
+
+
+@app.command("run")
+def run(names: Names = None, dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "") -> None:
+    """Check units on small random inputs against fp64: on the GPU, or on the CPU in Triton's interpreter."""
+    chosen = _choose(names)
+    _need_torch()
+    import torch
+
+    from reference_kernels.core.device import choose_device
+
+    device = choose_device()
+    out.print(f"on {torch.cuda.get_device_name() if device.type == 'cuda' else 'the CPU, in Triton’s interpreter'}")
+    wanted = getattr(torch, dtype, None) if dtype else (torch.bfloat16 if device.type == "cuda" else torch.float32)
+    if not isinstance(wanted, torch.dtype):
+        _stop(f"{dtype} is not a dtype of torch")
+    if wanted == torch.bfloat16 and device.type == "cpu":
+        _stop("the interpreter has no bfloat16: take float32 or float16, or a GPU")
+    failed = sum(_run_one(unit, device, wanted) for unit in chosen)
+    raise typer.Exit(1 if failed else 0)
+
+
+def _run_one(unit: Card, device: Any, dtype: Any) -> int:
+    from reference_kernels.core.bench import check
+
+    described = load(unit.name).UNIT
+    failed = 0
+    for name, shape in described.shapes.items():
+        begun = time.perf_counter()
+        suited = dtype if dtype in described.dtypes else described.dtypes[0]
+        for verdict in check(described, shape, device=device, dtype=suited):
+            failed += not verdict.good
+            mark = "[green]✓[/]" if verdict.good else "[red]✗[/]"
+            out.print(f"{mark} {unit.name}: {name}: {verdict} [dim]{time.perf_counter() - begun:.1f} s[/]")
+    return failed
+
+
+@app.command("bench")
+def bench(
+    names: Names = None,
+    into: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the JSON files.", show_default="results/")
+    ] = None,
+) -> None:
+    """Measure units and their peers on this machine's GPU and write the results as JSON."""
+    chosen = _choose(names)
+    _need_torch()
+    import torch
+
+    if not torch.cuda.is_available():
+        _stop(
+            "there is no GPU here, and the interpreter's times would say nothing. `run` checks the kernels on a CPU; "
+            "measured results of others are in reference_kernels/results"
+        )
+    from reference_kernels.core import bench as measuring
+    from reference_kernels.core import ceilings, results
+
+    limits, machine = ceilings.measure(), results.machine()
+    machine["taken"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    out.print(machine["gpu"], *(f"{key} {value:.3g}/s" for key, value in limits.as_dict().items()))
+    wrong = 0
+    for unit in chosen:
+        described = load(unit.name).UNIT
+        measured = {}
+        for name, shape in described.benchmarks.items():
+            measured[name] = measuring.bench(described, shape, limits)
+            wrong += not all(c["good"] for c in measured[name]["checks"])
+            _show(unit.name, name, measured[name])
+        if measured:
+            results.write(
+                unit.name,
+                {"unit": unit.name, "machine": machine, "ceilings": limits.as_dict(), "cases": measured},
+                into or results.RESULTS,
+            )
+    raise typer.Exit(1 if wrong else 0)
+
+
+def _show(unit: str, case: str, result: dict[str, Any]) -> None:
+    if "seconds" not in result:
+        out.print(f"[red]✗ {unit}: {case}: wrong, not timed: {result['checks']}[/]")
+        return
+    mine = result["seconds"]["median"]
+    out.print(f"{unit}: {case}: [bold]{mine * 1e6:.1f} us[/], {result['share']:.3f} of the ceiling", end="")
+    for name, value in result.get("figures", {}).items():
+        out.print(f", {name} {value:.4g}", end="")
+    out.print()
+    for name, peer in result.get("peers", {}).items():
+        if "missing" in peer:
+            out.print(f"    [dim]{name}: {peer['missing']}[/]")
+        else:
+            other = peer["seconds"]["median"]
+            out.print(f"    {name}: {other * 1e6:.1f} us, ours is {other / mine:.2f}x as fast")
+
+
+def _choose(names: Iterable[str] | None) -> list[Card]:
+    """Return the named cards, or all; an unknown name ends the command."""
+    try:
+        return [card(name) for name in names or ()] or list(cards())
+    except KeyError as error:
+        _stop(f"there is no unit {error}; `list` names them all")
+
+
+def _need_torch() -> None:
+    try:
+        import torch  # noqa: F401
+        import triton  # noqa: F401
+    except ImportError as error:
+        _stop(f"{error}: install the extra, pip install 'skis-atlas[kernels]'")
+
+
+def _stop(message: str) -> NoReturn:
+    err.print(f"kernels: {message}", style="red", markup=False)
+    raise typer.Exit(2)

@@ -1,0 +1,1 @@
+"""What all units share: the contract, the error budget, paged layout, merging, timing, ceilings and peers."""

@@ -1,0 +1,1 @@
+"""KV compression: fewer bits, fewer dimensions, fewer channels, fewer bytes."""

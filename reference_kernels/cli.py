@@ -5,6 +5,7 @@ torch is imported by the commands that need it, so that `list` works without it.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import time
 from collections.abc import Iterable
@@ -142,11 +143,10 @@ def _choose(names: Iterable[str] | None) -> list[Card]:
 
 
 def _need_torch() -> None:
-    try:
-        import torch  # noqa: F401
-        import triton  # noqa: F401
-    except ImportError as error:
-        _stop(f"{error}: install the extra, pip install 'skis-atlas[kernels]'")
+    """End the command where torch or Triton is missing; import neither, the device is chosen first."""
+    for package in ("torch", "triton"):
+        if not importlib.util.find_spec(package):
+            _stop(f"{package} is not installed: pip install 'skis-atlas[kernels]'")
 
 
 def _stop(message: str) -> NoReturn:

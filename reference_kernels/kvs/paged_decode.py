@@ -39,7 +39,6 @@ Merging is a second launch, in which one program merges all states of one query 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -47,51 +46,18 @@ import triton
 import triton.language as tl
 
 from reference_kernels.core.checks import check_dim, check_heads, check_integers, check_same, check_shape, check_table
-from reference_kernels.core.device import multiprocessors
 from reference_kernels.core.lse import attention
 from reference_kernels.core.paging import gather, make_cache
 from reference_kernels.core.peers import DECODE_PEERS
+from reference_kernels.core.pieces import Plan, Tuning, merge, plan_rows
 from reference_kernels.core.unit import Inputs, Outputs, Unit, Work
 
 LOG2_E = 1.4426950408889634
-LN_2 = 0.6931471805599453
 
 
-@dataclass(frozen=True)
-class Tuning:
-    """How the kernel is laid out on the chip."""
-
-    block: int  # tokens per tile
-    warps: int = 4
-    stages: int = 3  # tiles in flight, page numbers included
-    pieces: int = 2  # pieces of work per multiprocessor that the plan aims at
-
-    @classmethod
-    def of(cls, q: torch.Tensor) -> Tuning:
-        """Return the fastest of 12 layouts x 4 numbers of pieces tried on an H100: tiles of 32 KiB each of K and V."""
-        return cls(block=min(max(32768 // (q.shape[-1] * q.element_size()), 16), 128))
-
-
-@dataclass
-class Plan:
-    """Which program reads which tokens. All tensors are int32 on the device, of fixed size.
-
-    `items` [capacity, 4]: row, first token, end, slot of the partial state (-1: the row is whole, write the result).
-    `parts` [R + 1]: the partial states of row r lie in slots parts[r] … parts[r + 1].
-    """
-
-    items: torch.Tensor
-    parts: torch.Tensor
-    tuning: Tuning
-    pieces: int  # at most, besides one per row
-
-    def refill(self, lengths: torch.Tensor) -> None:
-        """Plan for other lengths [R] of as many rows, in the same buffers."""
-        items, parts = _cut(lengths.flatten().cpu(), self.tuning.block, self.pieces)
-        if parts.shape != self.parts.shape:
-            raise ValueError(f"the plan is for {len(self.parts) - 1} rows, not {len(parts) - 1}")
-        self.items.copy_(items)
-        self.parts.copy_(parts)
+def tuning_for(q: torch.Tensor) -> Tuning:
+    """Return the fastest of 12 layouts and 4 numbers of pieces tried on an H100: tiles of 32 KiB of K and of V."""
+    return Tuning(block=min(max(32768 // (q.shape[-1] * q.element_size()), 16), 128))
 
 
 def make_plan(q: torch.Tensor, lengths: torch.Tensor, heads: int, tuning: Tuning | None = None) -> Plan:
@@ -99,34 +65,12 @@ def make_plan(q: torch.Tensor, lengths: torch.Tensor, heads: int, tuning: Tuning
 
     Args:
         q: [B, Hq, D], of which shape, dtype and device matter.
-        lengths: [B] or [B, Hkv] int32; best on the CPU, since reading them back waits for the GPU.
+        lengths: [B] or [B, Hkv] int32, best on the CPU.
         heads: Hkv.
         tuning: layout, if not the measured one.
     """
-    tuning = tuning or Tuning.of(q)
     rows = lengths.cpu() if lengths.dim() == 2 else lengths.cpu().repeat_interleave(heads)
-    pieces = tuning.pieces * multiprocessors(q.device)
-    items, parts = _cut(rows.flatten(), tuning.block, pieces)
-    return Plan(items.to(q.device), parts.to(q.device), tuning, pieces)
-
-
-def _cut(rows: torch.Tensor, block: int, pieces: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cut rows of `rows` [R] tokens into at most R + pieces pieces of whole tiles, the longest first."""
-    rows = rows.long()
-    piece = max(-(-int(rows.sum()) // (pieces * block)), 1) * block
-    counts = ((rows + piece - 1) // piece).clamp(min=1)  # an empty row still needs its zeros written
-    even = (rows + counts * block - 1) // (counts * block) * block  # tokens per piece of each row
-    row = torch.arange(len(rows)).repeat_interleave(counts)
-    first = torch.arange(len(row)) - (counts.cumsum(0) - counts)[row]  # number of the piece within its row
-    start = first * even[row]
-    stop = torch.minimum(start + even[row], rows[row])
-    split = counts > 1
-    parts = torch.cat([torch.zeros(1, dtype=torch.long), torch.where(split, counts, 0).cumsum(0)])
-    slot = torch.where(split[row], parts[:-1][row] + first, -1)
-    items = torch.stack([row, start, stop.maximum(start), slot], 1)
-    items = items[(items[:, 2] - items[:, 1]).argsort(descending=True, stable=True)]
-    spare = torch.full((len(rows) + pieces - len(items), 4), -1, dtype=torch.long)
-    return torch.cat([items, spare]).to(torch.int32), parts.to(torch.int32)
+    return plan_rows(rows, tuning or tuning_for(q), q.device)
 
 
 def paged_decode(
@@ -167,20 +111,17 @@ def paged_decode(
     if k_pages.stride(3) != 1 or v_pages.stride() != k_pages.stride():
         raise ValueError("k_pages and v_pages must have the same strides, with contiguous heads of D numbers")
 
-    rows = batch * heads
     out, lse = torch.empty_like(q), torch.empty(batch, query_heads, dtype=torch.float32, device=q.device)
-    capacity = len(plan.items)
-    part_out = torch.empty(capacity, group, dim, dtype=torch.float32, device=q.device)
-    part_lse = torch.empty(capacity, group, dtype=torch.float32, device=q.device)
+    part_out, part_lse = plan.states(group, dim)
     scale = dim**-0.5 if scale is None else scale
-    _read_pieces[(capacity,)](
+    _read_pieces[(len(plan.items),)](
         q.contiguous(), k_pages, v_pages, block_table, plan.items, out, lse, part_out, part_lse, scale * LOG2_E,
         k_pages.stride(0), k_pages.stride(1) if owned > 1 else 0, k_pages.stride(2),
         block_table.stride(0), block_table.stride(1) if per_head else 0,
         HEADS=heads, GROUP=group, ROWS=max(triton.next_power_of_2(group), 16), DIM=dim, PAGE=page,
         BLOCK=plan.tuning.block, num_warps=plan.tuning.warps, num_stages=plan.tuning.stages,
     )  # fmt: skip
-    _merge_pieces[(rows, group)](plan.parts, part_out, part_lse, out, lse, GROUP=group, DIM=dim, BLOCK=32, num_warps=4)
+    merge(plan, part_out, part_lse, out, lse)
     return {"out": out, "lse": lse}
 
 
@@ -254,35 +195,6 @@ def _read_tile(
     total = total * fade + tl.sum(weights, 1)
     mean = tl.dot(weights.to(values.dtype), values, mean * fade[:, None], input_precision="ieee")
     return new_top, total, mean
-
-
-@triton.jit
-def _merge_pieces(
-    parts, part_out, part_lse, out, lse, GROUP: tl.constexpr, DIM: tl.constexpr, BLOCK: tl.constexpr
-):  # fmt: skip
-    """One program: merge the states of one query head, BLOCK at a time. Rows that were not cut have none."""
-    row, member = tl.program_id(0), tl.program_id(1)
-    begin, end = tl.load(parts + row), tl.load(parts + row + 1)
-    if begin < end:
-        dims = tl.arange(0, DIM)
-        top = float("-inf")
-        total = 0.0
-        mean = tl.zeros([DIM], tl.float32)
-        for first in range(begin, end, BLOCK):
-            slots = first + tl.arange(0, BLOCK)
-            live = slots < end
-            place = slots * GROUP + member
-            logs = tl.load(part_lse + place, mask=live, other=float("-inf"))
-            states = tl.load(part_out + place[:, None] * DIM + dims[None, :], mask=live[:, None], other=0.0)
-            new_top = tl.maximum(top, tl.max(logs, 0))
-            weights = tl.exp(logs - new_top)
-            fade = tl.exp(top - new_top)
-            total = total * fade + tl.sum(weights, 0)
-            mean = mean * fade + tl.sum(weights[:, None] * states, 0)
-            top = new_top
-        head = row * GROUP + member
-        tl.store(lse + head, top + tl.log(total))
-        tl.store(out + head * DIM + dims, (mean / total).to(out.dtype.element_ty))
 
 
 def reference(

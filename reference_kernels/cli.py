@@ -134,6 +134,56 @@ def _show(unit: str, case: str, result: dict[str, Any]) -> None:
             out.print(f"    {name}: {other * 1e6:.1f} us, ours is {other / mine:.2f}x as fast")
 
 
+@app.command("simulate")
+def simulate(
+    trace: Annotated[
+        Path | None, typer.Argument(metavar="TRACE", help="A trace in Mooncake's JSONL; a generated one if left out.")
+    ] = None,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(help="round-robin, least-loaded or exploit-explore; repeat it to compare.", show_default="all"),
+    ] = None,
+    order: Annotated[str, typer.Option(help="Who is next within a replica: fcfs or longest-prefix.")] = "fcfs",
+    replicas: Annotated[int, typer.Option(help="How many, each with a prefix cache of its own.")] = 4,
+    capacity: Annotated[
+        int | None, typer.Option(help="Tokens of KV per replica.", show_default="what an 8B model leaves on an H100")
+    ] = None,
+    speed: Annotated[float, typer.Option(help="Let requests arrive this many times as fast.")] = 1.0,
+    ttft: Annotated[float, typer.Option(help="Objective for the time to the first token, in seconds.")] = 5.0,
+    tpot: Annotated[float, typer.Option(help="Objective for the time per output token, in seconds.")] = 0.1,
+    as_json: AsJson = False,
+) -> None:
+    """Replay a trace on a model of several replicas and compare how requests are routed among them."""
+    from reference_kernels.kvs.serving.policies import ROUTERS
+    from reference_kernels.kvs.serving.report import MEANINGS, Objectives, report
+    from reference_kernels.kvs.serving.trace import generate_trace, load_trace
+
+    try:
+        requests = load_trace(trace) if trace else generate_trace()
+        figures = report(
+            requests, policy or list(ROUTERS), replicas=replicas, order=order, capacity_tokens=capacity, speed=speed,
+            objectives=Objectives(ttft, tpot),
+        )  # fmt: skip
+    except OSError as error:
+        _stop(f"{trace}: {error.strerror}")
+    except ValueError as error:
+        _stop(str(error))
+    if not trace:
+        err.print("no trace was given: these are generated conversations", style="dim")
+    if as_json:
+        facts = {"trace": str(trace) if trace else None, "requests": len(requests)}
+        plain = {name: {k: None if v != v else v for k, v in one.items()} for name, one in figures.items()}  # no NaN
+        typer.echo(json.dumps({**facts, "replicas": replicas, "order": order, "policies": plain}, indent=1))
+        return
+    table = Table(f"{len(requests):,} requests, replicas: {replicas}, {order}", box=None, header_style="bold")
+    for name in figures:
+        table.add_column(name, justify="right")
+    for key, meaning in MEANINGS.items():
+        values = [one[key] for one in figures.values()]
+        table.add_row(meaning, *(f"{v:,.4g}" if isinstance(v, float) else f"{v:,}" for v in values))
+    out.print(table, "Times come from a cost model of stated numbers; nothing was measured.")
+
+
 def _choose(names: Iterable[str] | None) -> list[Card]:
     """Return the named cards, or all; an unknown name ends the command."""
     try:

@@ -7,13 +7,17 @@ layer; its buffers keep their addresses and sizes, so that a captured CUDA graph
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_wait
 
 from reference_kernels.core.device import multiprocessors
+
+WAVES = 4  # of programs, at most
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Tuning:
     block: int  # tokens per tile
     warps: int = 4
     stages: int = 3  # tiles in flight; an indirect page lookup costs one
-    pieces: int = 2  # pieces of work per multiprocessor that the plan aims at
+    pieces: int = 2  # programs that a multiprocessor runs at once; the plan cuts the work into as many equal pieces
 
 
 @dataclass
@@ -37,14 +41,18 @@ class Plan:
     items: torch.Tensor
     parts: torch.Tensor
     tuning: Tuning
-    pieces: int  # at most, besides one per row
+    pieces: int  # programs at a time
 
     def refill(self, rows: torch.Tensor) -> None:
-        """Plan for other lengths [R] of as many rows, in the same buffers."""
+        """Plan for other lengths [R] of as many rows, in the same buffers.
+
+        Raises:
+            ValueError: another number of rows, or more pieces than the plan has room for.
+        """
         items, parts = cut(rows.flatten().cpu(), self.tuning.block, self.pieces)
         if parts.shape != self.parts.shape:
             raise ValueError(f"the plan is for {len(self.parts) - 1} rows, not {len(parts) - 1}")
-        self.items.copy_(items)
+        self.items.copy_(_padded(items, len(self.items)))
         self.parts.copy_(parts)
 
     def states(self, group: int, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -54,22 +62,31 @@ class Plan:
         return torch.empty(*shape, dim, dtype=torch.float32, device=device), torch.empty(shape, device=device)
 
 
-def plan_rows(rows: torch.Tensor, tuning: Tuning, device: torch.device) -> Plan:
-    """Cut rows of `rows` [R] tokens; best on the CPU, since reading them back waits for the GPU."""
+def plan_rows(rows: torch.Tensor, tuning: Tuning, device: torch.device, capacity: int | None = None) -> Plan:
+    """Cut rows of `rows` [R] tokens; best on the CPU, since reading them back waits for the GPU.
+
+    A plan that will be refilled needs room: `capacity` pieces, R + WAVES * tuning.pieces * multiprocessors at most.
+    """
     pieces = tuning.pieces * multiprocessors(device)
     items, parts = cut(rows.flatten().cpu(), tuning.block, pieces)
-    return Plan(items.to(device), parts.to(device), tuning, pieces)
+    return Plan(_padded(items, capacity or len(items)).to(device), parts.to(device), tuning, pieces)
+
+
+def _padded(items: torch.Tensor, capacity: int) -> torch.Tensor:
+    if len(items) > capacity:
+        raise ValueError(f"the work falls into {len(items)} pieces, the plan has room for {capacity}")
+    return torch.cat([items, items.new_full((capacity - len(items), 4), -1)])
 
 
 def cut(rows: torch.Tensor, block: int, pieces: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cut rows of `rows` [R] tokens into at most R + pieces pieces of whole tiles, the longest first.
+    """Cut rows of `rows` [R] tokens into pieces of whole tiles, the longest first; `pieces` programs run at a time.
 
     Returns:
         items and parts, as in `Plan`, on the CPU.
     """
     rows = rows.long()
-    piece = max(-(-int(rows.sum()) // (pieces * block)), 1) * block
-    counts = ((rows + piece - 1) // piece).clamp(min=1)  # an empty row still needs its zeros written
+    counts = -(-rows // _piece(rows, block, pieces))
+    counts = counts.clamp(min=1)  # an empty row still needs its zeros written
     even = (rows + counts * block - 1) // (counts * block) * block  # tokens per piece of each row
     counts = ((rows + even - 1) // even.clamp(min=1)).clamp(min=1)  # rounding to tiles may have saved a piece
     row = torch.arange(len(rows)).repeat_interleave(counts)
@@ -81,20 +98,56 @@ def cut(rows: torch.Tensor, block: int, pieces: int) -> tuple[torch.Tensor, torc
     slot = torch.where(split[row], parts[:-1][row] + first, -1)
     items = torch.stack([row, start, stop, slot], 1)
     items = items[(stop - start).argsort(descending=True, stable=True)]
-    spare = torch.full((len(rows) + pieces - len(items), 4), -1, dtype=torch.long)
-    return torch.cat([items, spare]).to(torch.int32), parts.to(torch.int32)
+    return items.to(torch.int32), parts.to(torch.int32)
+
+
+def _piece(rows: torch.Tensor, block: int, slots: int) -> int:
+    """Return the size of pieces, in whole tiles, with which `slots` programs at a time are done first.
+
+    For one wave of programs, two, ... the smallest size that does not need more; each piece costs two tiles to begin.
+    """
+    best, least = block, math.inf
+    for waves in range(1, WAVES + 1):
+        low, high = 1, max(-(-int(rows.max()) // block), 1)  # in tiles
+        while low < high:
+            middle = (low + high) // 2
+            if int((-(-rows // (middle * block))).sum()) <= waves * slots:
+                high = middle
+            else:
+                low = middle + 1
+        needed = -(-int((-(-rows // (low * block))).sum()) // slots)  # waves; more than allowed with too many rows
+        if needed * (low + 2) < least:
+            best, least = low * block, needed * (low + 2)
+    return best
 
 
 def merge(plan: Plan, part_out: torch.Tensor, part_lse: torch.Tensor, out: torch.Tensor, lse: torch.Tensor) -> None:
     """Merge the partial states of all rows that were cut, into out [R * G, D] and lse [R * G]."""
     group, dim = part_out.shape[1:]
     rows = len(plan.parts) - 1
-    _merge[(rows, group)](plan.parts, part_out, part_lse, out, lse, GROUP=group, DIM=dim, BLOCK=32, num_warps=4)
+    early = can_launch_early(out.device)
+    _merge[(rows, group)](
+        plan.parts, part_out, part_lse, out, lse, GROUP=group, DIM=dim, BLOCK=32, EARLY=early, num_warps=4,
+        launch_pdl=early,
+    )  # fmt: skip
+
+
+def can_launch_early(device: torch.device) -> bool:
+    """Whether a kernel may be launched before the one that it depends on has ended (Hopper and later).
+
+    The first kernel says `gdc_launch_dependents()`, the second waits for its end by `gdc_wait()`: the launch is hidden.
+    """
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
 @triton.jit
-def _merge(parts, part_out, part_lse, out, lse, GROUP: tl.constexpr, DIM: tl.constexpr, BLOCK: tl.constexpr):
+def _merge(
+    parts, part_out, part_lse, out, lse,
+    GROUP: tl.constexpr, DIM: tl.constexpr, BLOCK: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
     """One program: merge the states of one query head, BLOCK at a time."""
+    if EARLY:
+        gdc_wait()
     row, member = tl.program_id(0), tl.program_id(1)
     begin, end = tl.load(parts + row), tl.load(parts + row + 1)
     if begin < end:

@@ -6,9 +6,9 @@ For every request b and query head i with key head h = i // G:
     out[b, i] = sum_t softmax_t(scale * q[b, i] . k[b, h, t]) v[b, h, t],   lse[b, i] = ln sum_t exp(scale * q . k)
 One program reads one piece of one row, a row being one key head of one request, and leaves a state (out, lse) in
 fp32; the states of a row are then merged (core/lse.py). Requests of a batch differ in length by orders of magnitude,
-so `make_plan` cuts rows into pieces of about equal length, as many as keep all multiprocessors busy, the longest
-first. The plan is made on the host once per step and used by every layer; its buffers keep their addresses and sizes,
-so that a captured CUDA graph may be replayed after `Plan.refill`.
+so `make_plan` cuts rows into pieces of equal size, chosen so that the programs that run at a time are done first (for
+one wave of programs, two, ...), the longest first. The plan is made on the host once per step and used by every layer;
+its buffers keep their addresses, so that a captured CUDA graph may be replayed after `Plan.refill`.
 
 Layout
 ------
@@ -29,8 +29,8 @@ FlashInfer reports 29-69 % lower inter-token latency than compiler backends, 28-
 
 Differs
 -------
-FlashInfer searches for the smallest piece that fits its grid; here the piece follows from the total in closed form.
-Merging is a second launch, in which one program merges all states of one query head.
+FlashInfer searches for the smallest piece with which all work fits into one wave; here several waves compete. Merging
+is a second launch, hidden behind the first (programmatic dependent launch), one program for each query head.
 
 :leaf: kvs
 :papers: flashinfer
@@ -44,23 +44,30 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents
 
 from reference_kernels.core.checks import check_dim, check_heads, check_integers, check_same, check_shape, check_table
+from reference_kernels.core.device import multiprocessors
 from reference_kernels.core.lse import attention
 from reference_kernels.core.paging import gather, make_cache
 from reference_kernels.core.peers import DECODE_PEERS
-from reference_kernels.core.pieces import Plan, Tuning, merge, plan_rows
+from reference_kernels.core.pieces import Plan, Tuning, can_launch_early, merge, plan_rows
 from reference_kernels.core.unit import Inputs, Outputs, Unit, Work
 
 LOG2_E = 1.4426950408889634
 
 
-def tuning_for(q: torch.Tensor) -> Tuning:
-    """Return the fastest of 12 layouts and 4 numbers of pieces tried on an H100: tiles of 32 KiB of K and of V."""
-    return Tuning(block=min(max(32768 // (q.shape[-1] * q.element_size()), 16), 128))
+def tuning_for(q: torch.Tensor, rows: torch.Tensor) -> Tuning:
+    """Return the fastest of 12 layouts tried on an H100: for long pieces, large tiles; for short ones, many small."""
+    size = q.shape[-1] * q.element_size()  # bytes of a key
+    if int(rows.sum()) > 1024 * 2 * multiprocessors(q.device):
+        return Tuning(block=min(max(32768 // size, 16), 128), warps=4, stages=3)
+    return Tuning(block=min(max(8192 // size, 16), 32), warps=2, stages=5)
 
 
-def make_plan(q: torch.Tensor, lengths: torch.Tensor, heads: int, tuning: Tuning | None = None) -> Plan:
+def make_plan(
+    q: torch.Tensor, lengths: torch.Tensor, heads: int, tuning: Tuning | None = None, capacity: int | None = None
+) -> Plan:
     """Cut the work of a step.
 
     Args:
@@ -68,9 +75,10 @@ def make_plan(q: torch.Tensor, lengths: torch.Tensor, heads: int, tuning: Tuning
         lengths: [B] or [B, Hkv] int32, best on the CPU.
         heads: Hkv.
         tuning: layout, if not the measured one.
+        capacity: room for pieces, for a plan that will be refilled (core/pieces.py).
     """
     rows = lengths.cpu() if lengths.dim() == 2 else lengths.cpu().repeat_interleave(heads)
-    return plan_rows(rows, tuning or tuning_for(q), q.device)
+    return plan_rows(rows, tuning or tuning_for(q, rows), q.device, capacity)
 
 
 def paged_decode(
@@ -119,7 +127,8 @@ def paged_decode(
         k_pages.stride(0), k_pages.stride(1) if owned > 1 else 0, k_pages.stride(2),
         block_table.stride(0), block_table.stride(1) if per_head else 0,
         HEADS=heads, GROUP=group, ROWS=max(triton.next_power_of_2(group), 16), DIM=dim, PAGE=page,
-        BLOCK=plan.tuning.block, num_warps=plan.tuning.warps, num_stages=plan.tuning.stages,
+        BLOCK=plan.tuning.block, EARLY=can_launch_early(q.device),
+        num_warps=plan.tuning.warps, num_stages=plan.tuning.stages,
     )  # fmt: skip
     merge(plan, part_out, part_lse, out, lse)
     return {"out": out, "lse": lse}
@@ -130,9 +139,11 @@ def _read_pieces(
     q, k_pages, v_pages, block_table, items, out, lse, part_out, part_lse, scale,
     stride_page, stride_head, stride_token, stride_request, stride_table_head,
     HEADS: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, DIM: tl.constexpr, PAGE: tl.constexpr,
-    BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """One program: the state of the G query heads of one row over one piece of its tokens."""
+    if EARLY:
+        gdc_launch_dependents()
     item = items + tl.program_id(0) * 4
     row, start, stop, slot = tl.load(item), tl.load(item + 1), tl.load(item + 2), tl.load(item + 3)
     if row >= 0:
@@ -148,12 +159,12 @@ def _read_pieces(
         mean = tl.zeros([ROWS, DIM], tl.float32)
         whole = start + (stop - start) // BLOCK * BLOCK
         for first in range(start, whole, BLOCK):
-            top, total, mean = _read_tile(
+            top, total, mean = read_tile(
                 query, k_pages + head, v_pages + head, table, first, stop, scale, stride_page, stride_token, top, total,
                 mean, DIM, PAGE, BLOCK, False,
             )  # fmt: skip
         if whole < stop:
-            top, total, mean = _read_tile(
+            top, total, mean = read_tile(
                 query, k_pages + head, v_pages + head, table, whole, stop, scale, stride_page, stride_token, top, total,
                 mean, DIM, PAGE, BLOCK, True,
             )  # fmt: skip
@@ -171,7 +182,7 @@ def _read_pieces(
 
 
 @triton.jit
-def _read_tile(
+def read_tile(
     query, k, v, table, first, stop, scale, stride_page, stride_token, top, total, mean,
     DIM: tl.constexpr, PAGE: tl.constexpr, BLOCK: tl.constexpr, LAST: tl.constexpr,
 ):  # fmt: skip

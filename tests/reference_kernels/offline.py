@@ -1,7 +1,8 @@
-"""Compile every kernel for a GPU that is not here, and report what it takes of it: `python -m tests.reference_kernels.offline`.
+"""Compile every kernel for a GPU that is not here, and report what it takes of it: `python -m
+tests.reference_kernels.offline`.
 
-Triton compiles for a target without having one; only loading and launching need the card. The driver below stands in for
-it: it launches nothing, so that a unit's host code runs to its end over CPU tensors of the GPU's dtype.
+Triton compiles for a target without having one; only loading and launching need the card. The driver below stands in
+for it: it launches nothing, so that a unit's host code runs to its end over CPU tensors of the GPU's dtype.
 """
 
 from __future__ import annotations

@@ -1,0 +1,521 @@
+"""KIVI: asymmetric integers of 2, 3 or 4 bits, keys per channel, values per token, and decoding straight from them.
+
+Computes
+--------
+Keys have a few channels of large magnitude, values have not. So, with x ~ c s + z, c an integer of b bits, rounded to
+nearest, z the minimum and s = (max - min) / (2^b - 1) of a group:
+    keys:   one (s, z) per channel and 32 tokens,       k[t, d] = ck[t, d] sk[t // 32, d] + zk[t // 32, d]
+    values: one (s, z) per token and 32 channels,       v[t, d] = cv[t, d] sv[t, d // 32] + zv[t, d // 32]
+The newest tokens, the tail, stay as they are; when the tail is full its oldest 32 tokens are quantized. Decoding is
+exact attention over the quantized tokens and the tail:
+    out = softmax(scale q . [k, k_tail]) [v, v_tail]
+One warp reads one group of 32 tokens at a time. Codes are taken out of 16-bit words where the tensor cores want them (a
+word loaded by ldmatrix is already in place, so its codes are too), made fp16 by or-ing them into the mantissa of 1024,
+and scaled: about 2 instructions for a number, where a 2-bit cache leaves room for 4. Tokens are the rows of both matrix
+products and the query heads of a group the 8 columns, since 16 rows of queries would be mostly padding.
+A group whose values are all equal has s = 0 and is restored exactly.
+
+Layout
+------
+D is a power of two. For D = W J, J codes in a word: word w of a token holds channel j W + w in its bits b j ... b j +
+b - 1.
+    k_codes, v_codes  [B, Hkv, T, W] int16; 4 bits: J = 4; 2 bits: J = 8; 3 bits: low two bits as for 2 bits, and
+    k_high, v_high    [B, Hkv, T, W] uint8, the third bit of channel j W + w in bit j (absent otherwise)
+    k_params          [B, Hkv, T / 32, D] int32, s in the low half and z in the high half, fp16
+    v_params          [B, Hkv, T / 32, D / 32, 32] int32, likewise, the tokens of a group innermost
+    k_tail, v_tail    [B, Hkv, R, D] in q's dtype; `quantized`, `tail` [B] int32: tokens in each part, quantized % 32
+    = 0
+Scales are fp16, so keys and values must stay below 65504. q [B, Hq, D], at most 16 query heads for a key head; returns
+out [B, Hq, D] and lse [B, Hq] fp32. In fp16 and bf16 dequantized numbers are fp16; with fp32 queries they are fp32.
+
+Cost
+----
+b + 1 bits per number (32 of s and z for 32 numbers), so 16 / (b + 1) times fewer bytes than bf16: 3.2x at 4 bits,
+5.33x at 2 bits, which bounds the gain of a decode step that reads nothing else. 4 B Hq T D FLOPs as in dense
+attention.
+
+Published
+---------
+2.6x less peak memory, up to 4x larger batches, 2.35-3.47x throughput (the authors' README, Llama and Mistral models).
+Perplexity of SmolLM2-135M, full cache 11.947: 4/3/2 bits 11.95/12.00/14.06; keys per token instead of per channel
+12.06/12.62/18.66, so the choice of axes carries over.
+
+Differs
+-------
+The authors' quantizer divides by zero on a constant group, and keeps separate tails for keys and values; here both
+share one. Their decode is a matrix-vector product over 32-bit words followed by a softmax in separate kernels.
+
+:leaf: kvcc/quantization
+:papers: kivi
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents
+
+from reference_kernels.core.checks import check_dim, check_heads, check_integers, check_shape
+from reference_kernels.core.device import interpreted
+from reference_kernels.core.lse import attention
+from reference_kernels.core.pieces import Plan, Tuning, can_launch_early, merge, plan_rows
+from reference_kernels.core.unit import Inputs, Outputs, Unit, Work
+
+GROUP = 32  # tokens (keys) or channels (values) that share a scale
+LOG2_E = 1.4426950408889634
+
+
+def words_per_token(dim: int, bits: int) -> int:
+    """Return W: 16-bit words that hold the codes (of 3 bits: their low two) of one token and head."""
+    if bits not in (2, 3, 4):
+        raise ValueError(f"KIVI has 2, 3 or 4 bits, not {bits}")
+    check_dim(dim)
+    if dim < 2 * GROUP:
+        raise ValueError(f"the head size must be at least {2 * GROUP}, not {dim}")
+    return dim * (4 if bits == 4 else 2) // 16
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """Codes and (scale, zero) pairs of keys or values; see the module's docstring for the layout."""
+
+    codes: torch.Tensor
+    high: torch.Tensor | None
+    params: torch.Tensor
+    bits: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        parts = (self.codes, self.params) if self.high is None else (self.codes, self.params, self.high)
+        return sum(part.numel() * part.element_size() for part in parts)
+
+
+def quantize_keys(keys: torch.Tensor, bits: int) -> Quantized:
+    """Quantize keys [B, Hkv, T, D], T a multiple of 32, per channel over groups of 32 tokens."""
+    codes, params = _quantize(_groups_of_tokens(keys), bits, dim=3)
+    return _packed(codes.flatten(2, 3), params.squeeze(3), bits)
+
+
+def quantize_values(values: torch.Tensor, bits: int) -> Quantized:
+    """Quantize values [B, Hkv, T, D], T a multiple of 32, per token over groups of 32 channels."""
+    codes, params = _quantize(_groups_of_tokens(values).unflatten(-1, (-1, GROUP)), bits, dim=5)
+    return _packed(codes.flatten(4).flatten(2, 3), params.squeeze(5).transpose(3, 4).contiguous(), bits)
+
+
+def dequantize_keys(quantized: Quantized, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Return keys [B, Hkv, T, D] = c s + z, computed in `dtype`."""
+    scale, zero = _split(quantized.params, dtype)  # [B, Hkv, T / 32, D]
+    codes = unpack(quantized).to(dtype).unflatten(2, (-1, GROUP))
+    return (codes * scale.unsqueeze(3) + zero.unsqueeze(3)).flatten(2, 3)
+
+
+def dequantize_values(quantized: Quantized, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Return values [B, Hkv, T, D] = c s + z, computed in `dtype`."""
+    scale, zero = (x.transpose(3, 4).flatten(2, 3).unsqueeze(-1) for x in _split(quantized.params, dtype))
+    return (unpack(quantized).to(dtype).unflatten(-1, (-1, GROUP)) * scale + zero).flatten(3)
+
+
+def unpack(quantized: Quantized) -> torch.Tensor:
+    """Return the codes [B, Hkv, T, D] as int32."""
+    width = 4 if quantized.bits == 4 else 2
+    block = min(quantized.codes.shape[-1], GROUP)
+    shifts = torch.arange(0, 16, width, device=quantized.codes.device)[:, None]  # [J, 1]
+    words = (quantized.codes.int() & 0xFFFF).unflatten(-1, (-1, 1, block))  # [..., W / L, 1, L]
+    codes = (words >> shifts) & (2**width - 1)
+    if quantized.high is not None:
+        planes = torch.arange(len(shifts), device=words.device)[:, None]
+        codes = codes | (((quantized.high.int().unflatten(-1, (-1, 1, block)) >> planes) & 1) << 2)
+    return codes.flatten(-3)
+
+
+def _groups_of_tokens(tensor: torch.Tensor) -> torch.Tensor:
+    check_shape("keys or values", tensor, None, None, None, None)
+    if not tensor.is_floating_point():
+        raise TypeError(f"keys and values must be floating-point, not {tensor.dtype}")
+    if tensor.shape[2] % GROUP:
+        raise ValueError(f"only whole groups of {GROUP} tokens can be quantized, not {tensor.shape[2]} tokens")
+    return tensor.float().unflatten(2, (-1, GROUP))
+
+
+def _quantize(groups: torch.Tensor, bits: int, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return codes (int32) and (scale, zero) pairs as int32, sharing along `dim`."""
+    low, high = groups.amin(dim, keepdim=True), groups.amax(dim, keepdim=True)
+    if groups.numel() and float(torch.maximum(low.abs(), high.abs()).max()) > torch.finfo(torch.float16).max:
+        raise ValueError("keys and values must stay below 65504: their scales are fp16")
+    zero = low.half()
+    scale = ((high - zero.float()) / (2**bits - 1)).half()
+    steps = torch.where(scale > 0, (groups - zero.float()) / scale.float(), 0.0)
+    codes = torch.round(steps).clamp(0, 2**bits - 1).int()  # ties to even
+    pairs = torch.stack([scale, zero], -1).contiguous().view(torch.int32).squeeze(-1)
+    return codes, pairs
+
+
+def _split(params: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    halves = params.contiguous().view(torch.float16).unflatten(-1, (-1, 2)).to(dtype)
+    return halves[..., 0], halves[..., 1]
+
+
+def _packed(codes: torch.Tensor, params: torch.Tensor, bits: int) -> Quantized:
+    """Pack codes [B, Hkv, T, D] int32 into 16-bit words; the inverse of `unpack`."""
+    width, words = 4 if bits == 4 else 2, words_per_token(codes.shape[-1], bits)
+    lanes = codes.unflatten(-1, (-1, 16 // width, min(words, GROUP)))  # [..., W / L, J, L]
+    shifts = torch.arange(0, 16, width, device=codes.device)[:, None]
+    packed = ((lanes & (2**width - 1)) << shifts).sum(-2).flatten(-2)
+    signed = torch.where(packed >= 1 << 15, packed - (1 << 16), packed).to(torch.int16)
+    planes = torch.arange(len(shifts), device=codes.device)[:, None]
+    high = ((lanes >> 2) << planes).sum(-2).flatten(-2).to(torch.uint8) if bits == 3 else None
+    return Quantized(signed, high, params.contiguous(), bits)
+
+
+def decode_attention(
+    q: torch.Tensor, keys: Quantized, values: Quantized, quantized: torch.Tensor, k_tail: torch.Tensor,
+    v_tail: torch.Tensor, tail: torch.Tensor, *, scale: float | None = None, plan: Plan | None = None,
+) -> Outputs:  # fmt: skip
+    """Attend from one query per request to its quantized tokens and its tail. Shapes: the module's docstring.
+
+    Raises:
+        ValueError, TypeError: shapes, dtypes or devices do not fit, or (without a plan) `quantized` is no multiple of
+        32.
+    """
+    check_shape("q", q, None, None, None)
+    batch, query_heads, dim = q.shape
+    check_shape("codes of keys", keys.codes, batch, None, None, words_per_token(dim, keys.bits))
+    heads, capacity = keys.codes.shape[1:3]
+    group = check_heads(query_heads, heads)
+    if group > 16:
+        raise ValueError(f"at most 16 query heads can share a key head, not {group}")
+    if values.bits != keys.bits or values.codes.shape != keys.codes.shape:
+        raise ValueError("keys and values must have the same bits and shape")
+    check_shape("parameters of keys", keys.params, batch, heads, capacity // GROUP, dim)
+    check_shape("parameters of values", values.params, batch, heads, capacity // GROUP, dim // GROUP, GROUP)
+    check_shape("k_tail", k_tail, batch, heads, None, dim)
+    check_shape("v_tail", v_tail, *k_tail.shape)
+    check_integers(q.device, quantized=quantized, tail=tail)
+    if k_tail.dtype != q.dtype or v_tail.dtype != q.dtype:
+        raise TypeError(f"the tail is {k_tail.dtype} and {v_tail.dtype}, q is {q.dtype}")
+    if plan is None:
+        if bool((quantized % GROUP != 0).any()) or int(quantized.max()) > capacity or int(tail.max()) > k_tail.shape[2]:
+            raise ValueError(
+                f"quantized must count whole groups of {GROUP} of the {capacity} tokens, tail what is there"
+            )
+        plan = make_plan(quantized, heads, keys.bits, q.device)
+    out, lse = torch.empty_like(q), torch.empty(batch, query_heads, dtype=torch.float32, device=q.device)
+    part_out, part_lse = plan.states(group, dim)
+    planes = keys.high is not None
+    _read_pieces[(len(plan.items),)](
+        q.contiguous(), keys.codes, keys.high if planes else keys.codes, keys.params,
+        values.codes, values.high if planes else values.codes, values.params, k_tail, v_tail, quantized, tail,
+        plan.items, out, lse, part_out, part_lse, (dim**-0.5 if scale is None else scale) * LOG2_E,
+        capacity, k_tail.shape[2],
+        HEADS=heads, GROUP=group, COLUMNS=8 if group <= 8 else 16, DIM=dim, WORDS=keys.codes.shape[3], BITS=keys.bits,
+        TOKENS=GROUP, UNROLL=plan.tuning.block // GROUP, ASM=not interpreted(), EARLY=can_launch_early(q.device),
+        num_warps=plan.tuning.warps, num_stages=plan.tuning.stages,
+    )  # fmt: skip
+    merge(plan, part_out, part_lse, out, lse)
+    return {"out": out, "lse": lse}
+
+
+# The fastest of 36 layouts on an H100: 2-bit tiles are small, so that two share what a step costs.
+TUNINGS = {
+    2: Tuning(block=2 * GROUP, warps=1, stages=2, pieces=12),
+    3: Tuning(block=GROUP, warps=1, stages=3, pieces=8),
+    4: Tuning(block=GROUP, warps=1, stages=3, pieces=8),
+}
+
+
+def make_plan(
+    quantized: torch.Tensor, heads: int, bits: int, device: torch.device, tuning: Tuning | None = None
+) -> Plan:
+    """Cut the quantized tokens [B] of every row; the tail is read with the last piece."""
+    return plan_rows(quantized.cpu().repeat_interleave(heads), tuning or TUNINGS[bits], device)
+
+
+@triton.jit
+def _read_pieces(
+    q, k_codes, k_high, k_params, v_codes, v_high, v_params, k_tail, v_tail, quantized, tail, items, out, lse, part_out,
+    part_lse, scale, capacity, tail_capacity,
+    HEADS: tl.constexpr, GROUP: tl.constexpr, COLUMNS: tl.constexpr, DIM: tl.constexpr, WORDS: tl.constexpr,
+    BITS: tl.constexpr, TOKENS: tl.constexpr, UNROLL: tl.constexpr, ASM: tl.constexpr, EARLY: tl.constexpr,
+):  # fmt: skip
+    """One program: the state of the G query heads of one row over one piece of its tokens (and the tail)."""
+    if EARLY:
+        gdc_launch_dependents()
+    item = items + tl.program_id(0) * 4
+    row, start, stop, slot = tl.load(item), tl.load(item + 1), tl.load(item + 2), tl.load(item + 3)
+    if row >= 0:
+        FLOAT: tl.constexpr = tl.float32 if q.dtype.element_ty == tl.float32 else tl.float16
+        LANES: tl.constexpr = WORDS if WORDS < TOKENS else TOKENS  # words of a block, and channels of a tile
+        BLOCKS: tl.constexpr = WORDS // LANES
+        CODES: tl.constexpr = DIM // WORDS  # in a word
+        PADDED: tl.constexpr = LANES if LANES >= 16 else 16  # tensor cores want at least 16
+        column, lane, token = tl.arange(0, COLUMNS), tl.arange(0, PADDED), tl.arange(0, TOKENS)
+        exists = lane < LANES
+        real = exists[:, None] & (column < GROUP)[None, :]
+        mine = q + (row * GROUP + column)[None, :] * DIM + lane[:, None]
+        queries, means = (), ()
+        for tile in tl.static_range(BLOCKS * CODES):
+            query = tl.load(mine + tile * LANES, mask=real, other=0.0).to(tl.float32) * scale
+            queries += (query.to(FLOAT),)
+            means += (tl.zeros([PADDED, COLUMNS], tl.float32),)
+        top = tl.full([COLUMNS], float("-inf"), tl.float32)
+        total = tl.zeros([COLUMNS], tl.float32)
+
+        by_token = token[:, None] * WORDS + lane[None, :]
+        by_lane = token[None, :] * WORDS + lane[:, None]
+        row_words = row.to(tl.int64) * capacity * WORDS
+        row_groups = row.to(tl.int64) * (capacity // TOKENS)
+        for first in range(start, stop, TOKENS * UNROLL):
+            # keys: rows are tokens
+            scores = ()
+            for part in tl.static_range(UNROLL):
+                begin = first + part * TOKENS
+                live = begin < stop
+                params = k_params + (row_groups + begin // TOKENS) * DIM + lane
+                score = tl.zeros([TOKENS, COLUMNS], tl.float32)
+                for block in tl.static_range(BLOCKS):
+                    words = row_words + begin * WORDS + block * LANES + by_token
+                    packed = tl.load(k_codes + words, mask=live & exists[None, :], other=0)
+                    third = tl.load(k_high + words, mask=live & exists[None, :], other=0) if BITS == 3 else packed
+                    for j in tl.static_range(CODES):
+                        pair = tl.load(params + (block * CODES + j) * LANES, mask=live & exists, other=0)
+                        keys = _restore(packed, third, pair[None, :], j, BITS, FLOAT, ASM)
+                        score = tl.dot(keys, queries[block * CODES + j], score, input_precision="ieee")
+                scores += (score if part == 0 else tl.where(live, score, float("-inf")),)
+            highest = scores[0]
+            for part in tl.static_range(1, UNROLL):
+                highest = tl.maximum(highest, scores[part])
+            new_top = tl.maximum(top, tl.max(highest, 0))
+            fade = tl.exp2(top - new_top)
+            top = new_top
+            weights = ()
+            sums = tl.zeros([TOKENS, COLUMNS], tl.float32)
+            for part in tl.static_range(UNROLL):
+                weight = tl.exp2(scores[part] - new_top[None, :])
+                sums += weight
+                weights += (weight.to(FLOAT),)
+            total = total * fade + tl.sum(sums, 0)
+            # values: rows are channels, ldmatrix transposes the words
+            faded = ()
+            for tile in tl.static_range(BLOCKS * CODES):
+                faded += (means[tile] * fade[None, :],)
+            means = faded
+            for part in tl.static_range(UNROLL):
+                begin = first + part * TOKENS
+                live = begin < stop
+                params = v_params + (row_groups + begin // TOKENS) * DIM + token
+                added = ()
+                for block in tl.static_range(BLOCKS):
+                    words = row_words + begin * WORDS + block * LANES + by_lane
+                    packed = tl.load(v_codes + words, mask=live & exists[:, None], other=0)
+                    third = tl.load(v_high + words, mask=live & exists[:, None], other=0) if BITS == 3 else packed
+                    for j in tl.static_range(CODES):
+                        if (block * CODES + j) * LANES % TOKENS == 0:  # the next 32 channels
+                            pair = tl.load(params + (block * CODES + j) * LANES, mask=live, other=0)
+                        values = _restore(packed, third, pair[None, :], j, BITS, FLOAT, ASM)
+                        mean = means[block * CODES + j]
+                        added += (tl.dot(values, weights[part], mean, input_precision="ieee"),)
+                means = added
+
+        request = row // HEADS
+        if stop == tl.load(quantized + request):  # the last piece: the tail, as it is
+            left = tl.load(tail + request)
+            for first in tl.range(0, left, TOKENS, num_stages=1):
+                live = first + token < left
+                there = live[:, None] & exists[None, :]
+                place = (row.to(tl.int64) * tail_capacity + first + token)[:, None] * DIM + lane[None, :]
+                score = tl.zeros([TOKENS, COLUMNS], tl.float32)
+                for tile in tl.static_range(BLOCKS * CODES):
+                    keys = tl.load(k_tail + place + tile * LANES, mask=there, other=0.0).to(FLOAT)
+                    score = tl.dot(keys, queries[tile], score, input_precision="ieee")
+                score = tl.where(live[:, None], score, float("-inf"))
+                new_top = tl.maximum(top, tl.max(score, 0))
+                weight = tl.exp2(score - new_top[None, :])
+                fade = tl.exp2(top - new_top)
+                total = total * fade + tl.sum(weight, 0)
+                top = new_top
+                added = ()
+                for tile in tl.static_range(BLOCKS * CODES):
+                    values = tl.trans(tl.load(v_tail + place + tile * LANES, mask=there, other=0.0).to(FLOAT))
+                    added += (tl.dot(values, weight.to(FLOAT), means[tile] * fade[None, :], input_precision="ieee"),)
+                means = added
+
+        inverse = 1.0 / tl.where(total > 0, total, 1.0)
+        logsum = (top + tl.log2(total)) * 0.6931471805599453
+        if slot < 0:
+            tl.store(lse + row * GROUP + column, logsum, mask=column < GROUP)
+        else:
+            tl.store(part_lse + slot * GROUP + column, logsum, mask=column < GROUP)
+        for tile in tl.static_range(BLOCKS * CODES):
+            mean = means[tile] * inverse[None, :]
+            place = column[None, :] * DIM + lane[:, None] + tile * LANES
+            if slot < 0:
+                tl.store(out + row * GROUP * DIM + place, mean.to(out.dtype.element_ty), mask=real)
+            else:
+                tl.store(part_out + slot * GROUP * DIM + place, mean, mask=real)
+
+
+@triton.jit
+def _restore(words, third, pair, J: tl.constexpr, BITS: tl.constexpr, FLOAT: tl.constexpr, ASM: tl.constexpr):
+    """Return c s + z for the J-th codes of 16-bit words; `pair` holds s and z, broadcast against the words."""
+    WIDTH: tl.constexpr = 4 if BITS == 4 else 2
+    pair = tl.broadcast_to(pair, words.shape)
+    if ASM and BITS != 3 and tl.float16 == FLOAT:
+        return tl.inline_asm_elementwise(
+            _instructions(J, WIDTH), "=r,r,r,r", [words, pair], dtype=tl.float16, is_pure=True, pack=2
+        )
+    code = (words.to(tl.int32) >> (WIDTH * J)) & ((1 << WIDTH) - 1)
+    if BITS == 3:
+        code = code | (((third.to(tl.int32) >> J) & 1) << 2)
+    scale = (pair & 0xFFFF).to(tl.int16).to(tl.float16, bitcast=True)
+    zero = (pair >> 16).to(tl.int16).to(tl.float16, bitcast=True)
+    return code.to(FLOAT) * scale.to(FLOAT) + zero.to(FLOAT)
+
+
+@triton.constexpr_function
+def _instructions(j, width):
+    """Return PTX that makes fp16 of the j-th codes of two words at once.
+
+    Or-ed into the mantissa of 1024 = 0x6400, a code that begins at bit n of the mantissa makes 1024 + 2^n c; what lies
+    above bit 9 is shifted down first. Then c = (1024 + 2^n c) / 2^n - 1024 / 2^n, exactly.
+    """
+    bit = width * j
+    shift = 0 if bit + width <= 10 else (8 if width == 4 else 10)
+    bit -= shift
+    mask = ((1 << width) - 1) << bit
+    one_over = (15 - bit) << 10  # 2^-bit in fp16
+    minus = 0x8000 | ((25 - bit) << 10)  # -1024 / 2^bit
+    return f"""{{
+        .reg .b32 t, magic, over, minus, scale, zero;
+        prmt.b32 scale, $2, $3, 0x5410;
+        prmt.b32 zero, $2, $3, 0x7632;
+        mov.b32 magic, 0x64006400;
+        mov.b32 over, 0x{one_over:04x}{one_over:04x};
+        mov.b32 minus, 0x{minus:04x}{minus:04x};
+        shr.b32 t, $1, {shift};
+        lop3.b32 t, t, 0x{mask:04x}{mask:04x}, magic, 0xEA;
+        fma.rn.f16x2 t, t, over, minus;
+        fma.rn.f16x2 $0, t, scale, zero;
+    }}"""
+
+
+def reference(
+    q: torch.Tensor, keys: Quantized, values: Quantized, quantized: torch.Tensor, k_tail: torch.Tensor,
+    v_tail: torch.Tensor, tail: torch.Tensor, scale: float | None = None,
+) -> Outputs:  # fmt: skip
+    """Attention over what the codes stand for."""
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    k, v = dequantize_keys(keys, q.dtype), dequantize_values(values, q.dtype)
+    states = []
+    for b, (long, short) in enumerate(zip(quantized.tolist(), tail.tolist(), strict=True)):
+        both = [torch.cat([x[b, :, :long], y[b, :, :short]], 1) for x, y in ((k, k_tail), (v, v_tail))]
+        states.append(attention(q[b], *both, scale))
+    out, lse = (torch.stack(part) for part in zip(*states, strict=True))
+    return {"out": out, "lse": lse}
+
+
+def make_inputs(
+    *, device: torch.device, dtype: torch.dtype, seed: int, quantized: Any, tail: Any, heads: int, group: int, dim: int,
+    bits: int, window: int = 128,
+) -> Inputs:  # fmt: skip
+    """Draw keys with a few loud channels, values without, and quantize them; what is past `tail` is NaN."""
+    generator = torch.Generator(device).manual_seed(seed)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, device=device, generator=generator)
+
+    batch, capacity = len(quantized), -(-max(quantized) // GROUP) * GROUP
+    loud = 1 + 4 * (torch.rand(heads, 1, dim, device=device, generator=generator) < 0.05)
+    caches: dict[str, Any] = {"keys": [], "values": []}
+    for _ in range(batch):  # one request at a time: the originals need 8 times the memory of the codes
+        caches["keys"].append(quantize_keys((draw(heads, capacity, dim) * loud)[None].to(dtype), bits))
+        caches["values"].append(quantize_values(draw(1, heads, capacity, dim).to(dtype), bits))
+    inputs: Inputs = {
+        name: Quantized(
+            torch.cat([part.codes for part in parts]),
+            torch.cat([part.high for part in parts]) if bits == 3 else None,
+            torch.cat([part.params for part in parts]),
+            bits,
+        )
+        for name, parts in caches.items()
+    }
+    lengths = torch.tensor(tail, dtype=torch.int32, device=device)
+    unused = torch.arange(window, device=device) >= lengths[:, None]  # [B, R]
+    for name, loudness in (("k_tail", loud), ("v_tail", 1)):
+        inputs[name] = (draw(batch, heads, window, dim) * loudness).to(dtype)
+        inputs[name].masked_fill_(unused[:, None, :, None], float("nan"))
+    inputs["quantized"] = torch.tensor(quantized, dtype=torch.int32, device=device)
+    return {"q": draw(batch, heads * group, dim).to(dtype), **inputs, "tail": lengths}
+
+
+def plan(*, q: torch.Tensor, keys: Quantized, quantized: torch.Tensor, **_: Any) -> Inputs:
+    """The host's part of a step."""
+    return {"plan": make_plan(quantized, keys.codes.shape[1], keys.bits, q.device)}
+
+
+def work(*, q: torch.Tensor, keys: Quantized, quantized: torch.Tensor, tail: torch.Tensor, **_: Any) -> Work:
+    """Codes, parameters and tail once."""
+    batch, query_heads, dim = q.shape
+    heads = keys.codes.shape[1]
+    size = q.element_size()
+    old, new = int(quantized.sum()) * heads, int(tail.sum()) * heads  # tokens times key heads
+    read = 2 * old * dim * (keys.bits + 1) // 8 + 2 * new * dim * size + q.numel() * size
+    flops = 4 * (old + new) * (query_heads // heads) * dim
+    return Work(read, q.numel() * size + 4 * batch * query_heads, flops)
+
+
+def dense(name: str) -> Any:
+    """Return a peer that decodes as many tokens in bf16; it is only timed, since it computes something else."""
+
+    def prepare(inputs: Inputs) -> Any:
+        from reference_kernels.kvs import paged_decode
+
+        q = inputs["q"]
+        lengths = inputs["quantized"].cpu() + inputs["tail"].cpu()
+        heads = inputs["keys"].codes.shape[1]
+        full = paged_decode.make_inputs(
+            device=q.device, dtype=q.dtype, seed=0, lengths=lengths.tolist(), heads=heads, group=q.shape[1] // heads,
+            dim=q.shape[2],
+        )  # fmt: skip
+        for pages in (full["k_pages"], full["v_pages"]):
+            for piece in pages.split(4096):
+                piece.nan_to_num_(0.0)
+        if name == "ours":
+            full |= paged_decode.plan(**full)
+            return lambda: paged_decode.paged_decode(**full) and None
+        call = paged_decode.UNIT.peers[name](full)
+        return lambda: call() is None or None
+
+    return prepare
+
+
+def figures(inputs: Inputs, outputs: Outputs, seconds: float) -> dict[str, float]:
+    """Bits per number, with their scales."""
+    keys = inputs["keys"]
+    numbers = keys.params.numel() * GROUP
+    return {"bits per number": 8 * keys.nbytes / numbers}
+
+
+BENCH = {"tail": [32] * 32, "quantized": [8192 - 32] * 32, "heads": 8, "group": 4, "dim": 128}
+UNIT = Unit(
+    kernel=decode_attention,
+    reference=reference,
+    make_inputs=make_inputs,
+    plan=plan,
+    work=work,
+    shapes={
+        "2 bits": {"quantized": [0, 32, 96], "tail": [5, 0, 31], "heads": 2, "group": 4, "dim": 128, "bits": 2},
+        "3 bits": {"quantized": [64, 160], "tail": [1, 40], "heads": 2, "group": 8, "dim": 128, "bits": 3},
+        "4 bits": {"quantized": [0, 32, 320], "tail": [17, 0, 128], "heads": 2, "group": 1, "dim": 128, "bits": 4},
+        "2 bits, small head": {"quantized": [64], "tail": [33], "heads": 1, "group": 4, "dim": 64, "bits": 2},
+        "4 bits, large head": {"quantized": [64], "tail": [3], "heads": 1, "group": 16, "dim": 256, "bits": 4},
+        "nothing cached": {"quantized": [0], "tail": [0], "heads": 1, "group": 1, "dim": 64, "bits": 4},
+    },
+    benchmarks={f"{bits} bits, B=32 x 8k": {**BENCH, "bits": bits} for bits in (4, 2, 3)},
+    peers={f"{name}, bf16": dense(name) for name in ("ours", "FlashInfer", "SDPA cuDNN, contiguous")},
+    figures=figures,
+)

@@ -1,0 +1,1 @@
+"""Serving simulated: traces, a cost model, scheduling policies and replicas with a prefix cache each."""

@@ -1,4 +1,4 @@
-"""`python -m reference_kernels list | run | bench`: the units without the rest of the atlas."""
+"""`python -m reference_kernels list | run | bench | simulate | readme`: the units without the rest of the atlas."""
 
 from reference_kernels.cli import app
 

@@ -16,7 +16,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from reference_kernels.readme import write_readme
 from reference_kernels.registry import Card, card, cards, load
+from reference_kernels.table import BadResultError
 
 app = typer.Typer(
     name="kernels",
@@ -182,6 +184,16 @@ def simulate(
         values = [one[key] for one in figures.values()]
         table.add_row(meaning, *(f"{v:,.4g}" if isinstance(v, float) else f"{v:,}" for v in values))
     out.print(table, "Times come from a cost model of stated numbers; nothing was measured.")
+
+
+@app.command("readme")
+def readme() -> None:
+    """Write reference_kernels/README.md from the units and their results."""
+    try:
+        out.print(f"wrote {write_readme()}", style="green", markup=False)
+    except BadResultError as error:
+        err.print(f"kernels: {error}", style="red", markup=False)
+        raise typer.Exit(1) from None
 
 
 def _choose(names: Iterable[str] | None) -> list[Card]:

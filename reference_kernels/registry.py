@@ -36,11 +36,21 @@ class Card:
         """The folder, which is the code of the behavior."""
         return self.leaf.split("/")[0]
 
+    @property
+    def file(self) -> str:
+        """Its path within the repository."""
+        return self.module.replace(".", "/") + ".py"
+
 
 @cache
 def cards() -> tuple[Card, ...]:
     """Return the cards of all units, in the order of the behaviors and then by name."""
-    found = (_card(path) for behavior in BEHAVIORS for path in sorted((ROOT / behavior).rglob("*.py")))
+    return read_cards(ROOT)
+
+
+def read_cards(package: Path) -> tuple[Card, ...]:
+    """Return what `cards` does for a copy of this package that lies elsewhere."""
+    found = (_card(path, package) for behavior in BEHAVIORS for path in sorted((package / behavior).rglob("*.py")))
     return tuple(card for card in found if card)
 
 
@@ -61,12 +71,12 @@ def load(name: str) -> ModuleType:
     return importlib.import_module(card(name).module)
 
 
-def _card(path: Path) -> Card | None:
+def _card(path: Path, package: Path) -> Card | None:
     text = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
     fields = dict(_FIELD.findall(text))
     if "leaf" not in fields:
         return None
-    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = path.relative_to(package).with_suffix("").parts
     body = _FIELD.sub("", text)
     headings = list(_HEADING.finditer(body))
     ends = [h.start() for h in headings[1:]] + [len(body)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typer
 
+from reference_kernels.cli import app as kernels
 from skis.commands import adding, building, checking, reading
 
 app = typer.Typer(
@@ -25,3 +26,4 @@ app.command("export")(building.export)
 app.command("find")(reading.find)
 app.command("show")(reading.show)
 app.command("stats")(reading.stats)
+app.add_typer(kernels, name="kernels")

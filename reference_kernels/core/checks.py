@@ -48,6 +48,13 @@ def check_dim(dim: int) -> None:
         raise ValueError(f"the head size must be a power of two of at least 16, not {dim}")
 
 
+def check_scale(scale: float | None, dim: int) -> float:
+    """Return the factor on the scores, 1 / sqrt(D) if none is given; it must be positive."""
+    if scale is not None and not scale > 0:
+        raise ValueError(f"scale must be positive, not {scale}")
+    return dim**-0.5 if scale is None else scale
+
+
 def check_table(block_table: torch.Tensor, lengths: torch.Tensor, pages: int, page: int) -> None:
     """Require lengths that the block table can hold and used entries within the pool. Reads values: once per step.
 

@@ -41,8 +41,8 @@ Differs
 -------
 Codebooks come from plain k-means, started by k-means++, with every vector of the same weight. Keys are taken as they
 are given, before or after RoPE. CommVQ's codebooks are additive and commute with RoPE, of which nothing is here. VQ-LLM
-generates kernels that keep the most used centroids in registers and shared memory; here L1 decides. A code is a byte,
-however few centroids there are. There are no pages: a request's cache is contiguous.
+generates kernels that spread codebook entries over registers, shared and global memory; here L1 decides. A code is a
+byte, however few centroids there are. There are no pages: a request's cache is contiguous.
 
 :leaf: kvcc/quantization
 :papers: cq, vq-llm

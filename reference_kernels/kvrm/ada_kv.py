@@ -25,10 +25,10 @@ No figure quoted: the paper's were not re-read.
 
 Differs
 -------
-The authors mix budgets: a head gets alpha C + (1 - alpha) times its share of the joint top Hkv C, rounded, so that the
-sum is only about Hkv C. Here the floor is kept first and the rest is ranked jointly (as kvpress does): the sum is exact.
-kvpress masks the dropped keys inside a full cache; kept and counts are for a cache that becomes smaller. SnapKV's
-average pooling is used, the authors' code defaults to max pooling.
+The authors mix budgets: a head gets alpha C + (1 - alpha) times its share of the joint top Hkv C, rounded, so that
+the sum is only about Hkv C. Here the floor is kept first and the rest is ranked jointly (as kvpress does): the sum is
+exact. kvpress masks the dropped keys inside a full cache; kept and counts are for a cache that becomes smaller.
+SnapKV's average pooling is used, the authors' code defaults to max pooling.
 
 :leaf: kvrm/eviction
 :papers: ada-kv

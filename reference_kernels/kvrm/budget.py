@@ -12,8 +12,6 @@ nothing is read back from the device.
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 import torch
 
 from reference_kernels.core.checks import check_integers, check_shape
@@ -64,7 +62,7 @@ def pyramid_budgets(budget: int, layers: int, length: int, *, window: int = 0, b
 
     Of budget = base + window, the window is the same in every layer and the base averages over the line from
     2 base - base // beta in the first layer to base // beta in the last. Where the first layer would exceed the prompt
-    the line is turned about its middle until it fits. Fractions go to the first layers.
+    the line is turned about its middle until it fits. The first half of the layers rounds up, the other half down.
 
     Args:
         budget: mean tokens per head and layer.
@@ -78,16 +76,15 @@ def pyramid_budgets(budget: int, layers: int, length: int, *, window: int = 0, b
         raise ValueError(f"layers and beta must be at least 1, length at least 0, not {layers}, {beta}, {length}")
     if budget >= length:
         return [length] * layers
-    base = budget - window
-    last = base // beta
-    first = min(2 * base - last, length - window)
-    last = 2 * base - first
-    line = [first - Fraction((first - last) * layer, max(layers - 1, 1)) for layer in range(layers)]
     if layers == 1:
-        line = [Fraction(base)]
-    whole = [value.numerator // value.denominator for value in line]
-    spare = layers * base - sum(whole)
-    return [window + value + (layer < spare) for layer, value in enumerate(whole)]
+        return [budget]
+    base = budget - window
+    first = min(2 * base - base // beta, length - window)
+    last = 2 * base - first
+    steps = layers - 1
+    above = [first - (first - last) * layer // steps for layer in range((layers + 1) // 2)]
+    below = [last + (first - last) * layer // steps for layer in range(layers // 2)]  # from the last layer upwards
+    return [window + tokens for tokens in above + below[::-1]]
 
 
 def check_budget(budget: int, always: int = 0) -> None:

@@ -5,8 +5,8 @@ Computes
 Scores and choice are SnapKV's. Of a mean budget C the window W is kept in all L layers, and layer l keeps beside it
     first - (first - last) l / (L - 1)   tokens,   last = floor((C - W) / beta),   first = 2 (C - W) - last
 so that the mean over the layers is C - W. Where `first` exceeds the T - W tokens before the window, it becomes T - W
-and last = 2 (C - W) - first. These integers sum to exactly L (C - W): fractions are given to the first layers
-(`budget.pyramid_budgets`). beta = 1 is flat; the authors' code takes 20.
+and last = 2 (C - W) - first. The first half of the layers rounds up and the other half down, so that the sum over all
+layers is exactly L (C - W) (`budget.pyramid_budgets`). beta = 1 is flat; the authors' code takes 20.
 
 Layout
 ------

@@ -46,7 +46,15 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents
 
-from reference_kernels.core.checks import check_dim, check_heads, check_integers, check_same, check_shape, check_table
+from reference_kernels.core.checks import (
+    check_dim,
+    check_heads,
+    check_integers,
+    check_same,
+    check_scale,
+    check_shape,
+    check_table,
+)
 from reference_kernels.core.device import multiprocessors
 from reference_kernels.core.lse import attention
 from reference_kernels.core.paging import gather, make_cache
@@ -121,7 +129,7 @@ def paged_decode(
 
     out, lse = torch.empty_like(q), torch.empty(batch, query_heads, dtype=torch.float32, device=q.device)
     part_out, part_lse = plan.states(group, dim)
-    scale = dim**-0.5 if scale is None else scale
+    scale = check_scale(scale, dim)
     _read_pieces[(len(plan.items),)](
         q.contiguous(), k_pages, v_pages, block_table, plan.items, out, lse, part_out, part_lse, scale * LOG2_E,
         k_pages.stride(0), k_pages.stride(1) if owned > 1 else 0, k_pages.stride(2),
@@ -182,7 +190,7 @@ def _read_pieces(
 
 
 @triton.jit
-def read_tile(
+def read_tile(  # noqa: ANN201
     query, k, v, table, first, stop, scale, stride_page, stride_token, top, total, mean,
     DIM: tl.constexpr, PAGE: tl.constexpr, BLOCK: tl.constexpr, LAST: tl.constexpr,
 ):  # fmt: skip
@@ -196,11 +204,11 @@ def read_tile(
     place = page.to(tl.int64) * stride_page + (tokens % PAGE) * stride_token
     place = place[:, None] + dims[None, :]
     keys = tl.load(k + place, mask=live[:, None], other=0.0) if LAST else tl.load(k + place)
-    scores = tl.dot(query, tl.trans(keys), input_precision="ieee") * scale
+    scores = tl.dot(query, tl.trans(keys), input_precision="ieee")
     if LAST:
         scores = tl.where(live[None, :], scores, float("-inf"))
-    new_top = tl.maximum(top, tl.max(scores, 1))
-    weights = tl.exp2(scores - new_top[:, None])
+    new_top = tl.maximum(top, tl.max(scores, 1) * scale)  # scale > 0
+    weights = tl.exp2(scores * scale - new_top[:, None])
     fade = tl.exp2(top - new_top)
     values = tl.load(v + place, mask=live[:, None], other=0.0) if LAST else tl.load(v + place)
     total = total * fade + tl.sum(weights, 1)

@@ -9,7 +9,8 @@ bound of the group. The `pages` best pages of each key head are kept, the newest
 recent tokens), and exact attention runs over them:
     out = softmax(scale q . k[kept]) v[kept]
 Everything else of the cache is not read in this step; it stays, since another query may want it.
-The k-th largest score is found by its digits: four histograms of 8 bits over the scores, which stay in registers.
+The k-th largest score is found by bisection: three counts at a time over the scores, which stay in registers, until as
+many as wanted lie above the threshold.
 
 Layout
 ------
@@ -214,9 +215,14 @@ def select_pages(
     early = can_launch_early(scores.device)
     _select[(batch * heads,)](
         scores, block_table, lengths, kept, kept_lengths, columns, pages, kept.shape[2], block_table.stride(0),
-        HEADS=heads, PAGE=page, BLOCK=block, EARLY=early, num_warps=max(min(block // 512, 8), 1), launch_pdl=early,
+        HEADS=heads, PAGE=page, BLOCK=block, EARLY=early, num_warps=max(min(block // 512, 16), 1), launch_pdl=early,
     )  # fmt: skip
     return kept, kept_lengths
+
+
+@triton.jit
+def _add_three(a, b, c, d, e, f):
+    return a + d, b + e, c + f
 
 
 @triton.jit
@@ -224,7 +230,7 @@ def _select(
     scores, block_table, lengths, kept, kept_lengths, columns, pages, width, stride_request,
     HEADS: tl.constexpr, PAGE: tl.constexpr, BLOCK: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """One program: the best pages of one head. Floats are compared as unsigned integers of the same order."""
+    """One program: the best pages of one head. Floats are compared as integers of the same order."""
     if EARLY:
         gdc_wait()
     row = tl.program_id(0)
@@ -235,25 +241,35 @@ def _select(
     there = number < count
     score = tl.load(scores + row.to(tl.int64) * columns + number, mask=there, other=float("-inf"))
     bits = score.to(tl.int32, bitcast=True)
-    order = (bits ^ ((bits >> 31) | -2147483648)).to(tl.uint32, bitcast=True)  # -inf lowest, +inf highest
+    order = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # -inf lowest, +inf highest
     wanted = tl.minimum(pages, count)
 
-    digit = tl.arange(0, 256)
-    alike = there  # with the threshold, in the digits found so far
-    room = wanted  # for scores alike
-    threshold = tl.full([], 0, tl.uint32)
-    for step in tl.static_range(4):
-        mine = ((order >> (24 - 8 * step)) & 255).to(tl.int32)
-        histogram = tl.histogram(mine, 256, mask=alike)
-        above = tl.sum(histogram, 0) - tl.cumsum(histogram, 0)  # scores with a larger digit
-        found = (above < room) & (room <= above + histogram)
-        value = tl.sum(tl.where(found, digit, 0), 0)
-        room -= tl.sum(tl.where(found, above, 0), 0)
-        threshold = threshold | (value.to(tl.uint32) << (24 - 8 * step))
-        alike = alike & (mine == value)
+    # from the smallest score on, as unsigned distances; the newest page, at +inf, would only widen the search
+    rest = there & (number != count - 1)
+    least = tl.min(tl.where(rest, order, 2147483647), 0)
+    order = tl.where(there, (order - least).to(tl.uint32, bitcast=True) + 1, 0)  # 0 where there is no page
+    low = tl.full([], 1, tl.uint32)  # reached by at least as many scores as wanted
+    high = tl.max(tl.where(rest, order, 0), 0) + 1  # reached by fewer
+    reached = count
+    while (reached != wanted) & (high - low > 1):
+        step = tl.maximum((high - low) >> 2, 1)
+        first, second, third = low + step, tl.minimum(low + 2 * step, high), tl.minimum(low + 3 * step, high)
+        one, two, three = tl.reduce(
+            (
+                (order >= first).to(tl.int32),
+                (order >= second).to(tl.int32),
+                (order >= third).to(tl.int32),
+            ), 0, _add_three,
+        )  # fmt: skip
+        enough_one, enough_two, enough_three = one >= wanted, two >= wanted, three >= wanted
+        high = tl.where(enough_three, high, tl.where(enough_two, third, tl.where(enough_one, second, first)))
+        low = tl.where(enough_three, third, tl.where(enough_two, second, tl.where(enough_one, first, low)))
+        reached = tl.where(enough_three, three, tl.where(enough_two, two, tl.where(enough_one, one, reached)))
 
-    larger = there & (order > threshold)
+    larger = order >= high
+    alike = (order >= low) & (order < high)  # more than one only where scores tie
     both = tl.cumsum(larger.to(tl.int32) * 65536 + alike.to(tl.int32), 0)  # two counts in one scan
+    room = wanted - tl.sum(larger.to(tl.int32), 0)
     place = (both >> 16) + tl.minimum(both & 0xFFFF, room) - 1
     chosen = larger | (alike & ((both & 0xFFFF) <= room))
     page = tl.load(block_table + request * stride_request + number, mask=chosen, other=-1)

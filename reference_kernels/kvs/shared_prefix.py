@@ -14,7 +14,9 @@ other on streams of their own.
 Layout
 ------
 q [B, Hq, D]; k_pages, v_pages [P, Hkv, S, D] (core/paging.py). Node i is shared by requests first[i] … first[i] +
-Returns out [B, Hq, D] in q's dtype and lse [B, Hq] fp32; a request without any token gives zeros and -inf.
+count[i] - 1 and holds lengths[i] tokens in the pages block_table[i]: first, count, lengths [M] int32, block_table
+[M, N] int32. Requests must be sorted so that those below a node are neighbours; a request's own tokens are a node with
+count 1. Returns out [B, Hq, D] in q's dtype and lse [B, Hq] fp32; a request without any token gives zeros and -inf.
 
 Cost
 ----
@@ -45,7 +47,15 @@ import torch
 import triton
 import triton.language as tl
 
-from reference_kernels.core.checks import check_dim, check_heads, check_integers, check_same, check_shape, check_table
+from reference_kernels.core.checks import (
+    check_dim,
+    check_heads,
+    check_integers,
+    check_same,
+    check_scale,
+    check_shape,
+    check_table,
+)
 from reference_kernels.core.device import multiprocessors
 from reference_kernels.core.lse import attention, merge_states
 from reference_kernels.core.paging import gather, make_cache
@@ -57,9 +67,9 @@ from reference_kernels.kvs.paged_decode import LOG2_E, read_tile
 
 # Rows of a tile -> layout, for nodes with at most that many queries (the last one: any number).
 TUNINGS = {
-    16: Tuning(block=128, warps=4, stages=3, pieces=2),
-    64: Tuning(block=64, warps=4, stages=4, pieces=2),
-    128: Tuning(block=64, warps=8, stages=4, pieces=1),
+    16: Tuning(block=32, warps=2, stages=5, pieces=4),
+    64: Tuning(block=64, warps=4, stages=5, pieces=2),
+    128: Tuning(block=64, warps=8, stages=6, pieces=1),
 }
 
 
@@ -121,7 +131,8 @@ def make_plan(q: torch.Tensor, first: torch.Tensor, count: torch.Tensor, lengths
         [torch.zeros(1, dtype=torch.long), torch.bincount(owner, minlength=q.shape[0] * q.shape[1]).cumsum(0)]
     )
     flat = torch.cat(slots)[order] if slots else torch.zeros(1, dtype=torch.long)
-    streams = [torch.cuda.Stream(q.device) for _ in launches[1:]] if q.is_cuda else []
+    launches.reverse()  # the widest first, with priority: it is bound by arithmetic and the others fill its gaps
+    streams = [torch.cuda.Stream(q.device, priority=-1) for _ in launches[:-1]] if q.is_cuda else []
     return Plan(launches, begins.to(torch.int32).to(q.device), flat.to(torch.int32).to(q.device), states, streams)
 
 
@@ -160,16 +171,17 @@ def decode_attention(
     def read(launch: Launch) -> None:
         _read_pieces[(len(launch.items),)](
             q, k_pages, v_pages, block_table, launch.items, first, count, part_out, part_lse,
-            (dim**-0.5 if scale is None else scale) * LOG2_E, block_table.stride(0),
+            check_scale(scale, dim) * LOG2_E, block_table.stride(0),
             HEADS=heads, GROUP=query_heads // heads, ROWS=launch.rows, DIM=dim, PAGE=page, BLOCK=launch.tuning.block,
             num_warps=launch.tuning.warps, num_stages=launch.tuning.stages,
         )  # fmt: skip
 
-    for launch, stream in zip(plan.launches[1:], plan.streams, strict=False):
+    beside = len(plan.streams)
+    for launch, stream in zip(plan.launches[:beside], plan.streams, strict=True):
         stream.wait_stream(torch.cuda.current_stream(q.device))
         with torch.cuda.stream(stream):
             read(launch)
-    for launch in plan.launches[: 1 if plan.streams else None]:
+    for launch in plan.launches[beside:]:
         read(launch)
     for stream in plan.streams:
         torch.cuda.current_stream(q.device).wait_stream(stream)
@@ -359,7 +371,9 @@ UNIT = Unit(
             "nodes": [(0, 7, 65), (0, 3, 15), (3, 4, 31), (0, 1, 9), (1, 1, 16), (5, 1, 129)], "requests": 7,
             "heads": 1, "group": 4, "dim": 128,
         },
-        "many queries": {"nodes": [(0, 35, 130), (3, 20, 40), (7, 1, 3)], "requests": 35, "heads": 1, "group": 4, "dim": 64},
+        "many queries": {
+            "nodes": [(0, 35, 130), (3, 20, 40), (7, 1, 3)], "requests": 35, "heads": 1, "group": 4, "dim": 64
+        },
         "no prefix, and nothing": {"nodes": [(1, 1, 70)], "requests": 2, "heads": 2, "group": 1, "dim": 256},
     },
     benchmarks={

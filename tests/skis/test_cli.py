@@ -7,12 +7,14 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
 
 import pytest
 
+from reference_kernels.registry import cards
 from skis.build import build
 from skis.settings import Atlas
 from tests.conftest import SAMPLE, SKIS, new_atlas, write_entry
@@ -43,7 +45,7 @@ def skis(*arguments: str | Path, stdin: str = "", where: Path | None = None, **m
 
 def test_without_a_word_it_helps_and_every_verb_has_help():
     listed = skis("--help").stdout
-    for verb in ("check", "build", "site", "new", "find", "show", "export", "stats"):
+    for verb in ("check", "build", "site", "new", "find", "show", "export", "stats", "kernels"):
         assert re.search(rf"^│ {verb} ", listed, re.M), verb
         assert "Usage: skis " + verb in skis(verb, "--help").stdout
 
@@ -228,6 +230,38 @@ def test_site_serves_what_it_built(empty_atlas: Atlas, sample):
         process.kill()
 
 
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = sys.modules["triton"] = None  # importing either fails from here on
+from skis.cli import app
+app(sys.argv[1:], prog_name="skis")
+"""
+
+
+def skis_without_torch(*arguments: str, **options: Path):
+    command = [sys.executable, "-c", WITHOUT_TORCH, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+
+
+def test_the_knowledge_wing_needs_no_torch(empty_atlas: Atlas, sample):
+    assert "kernels" in skis_without_torch("--help").stdout
+    write_entry(empty_atlas, "sample", sample)
+    built = skis_without_torch("build", cwd=empty_atlas.root)
+    assert built.returncode == 0, built.stderr
+
+
+def test_kernels_are_listed_without_torch():
+    listed = skis_without_torch("kernels", "list", "--json")
+    assert listed.returncode == 0, listed.stderr
+    assert [unit["name"] for unit in json.loads(listed.stdout)] == [card.name for card in cards()]
+    assert "paged_decode" in skis_without_torch("kernels", "list").stdout
+
+
+def test_kernels_that_need_torch_say_so():
+    run = skis_without_torch("kernels", "run", "paged_decode")
+    assert (run.returncode, "torch is not installed" in run.stderr) == (2, True)
+
+
 def test_the_commands_of_the_readme_exist(root: Path):
     text = (root / "README.md").read_text() + (root / "CONTRIBUTING.md").read_text()
     makefile = (root / "Makefile").read_text()
@@ -235,3 +269,7 @@ def test_the_commands_of_the_readme_exist(root: Path):
         assert re.search(rf"^{target}:", makefile, re.M), target
     for verb in set(re.findall(r"skis (check|build|new|find|show|stats|site|export)\b", text)):
         assert skis(verb, "--help").returncode == 0
+    verbs = set(re.findall(r"(?:skis kernels|python -m reference_kernels) (\w+)", text))
+    assert {"list", "run", "bench"} <= verbs
+    for verb in verbs:
+        assert skis("kernels", verb, "--help").returncode == 0

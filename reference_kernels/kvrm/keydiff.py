@@ -19,8 +19,7 @@ in L2: the second pass begins where the first ended. Partial sums and scores are
 
 Published
 ---------
-Less than 0.04 % behind the full cache at a budget of 8K tokens, and up to 30 % lower end-to-end latency than other
-evictions (the paper's abstract).
+A gap of less than 0.04 % to the full cache at a budget of 8K tokens, and up to 30 % lower latency (the abstract).
 
 Differs
 -------

@@ -151,5 +151,5 @@ def _keys(scores, row, chunk, length, tokens, sinks, recent, CHUNK: tl.constexpr
     score = tl.load(scores + row.to(tl.int64) * tokens + token, mask=live, other=0.0)
     bits = tl.where(score == 0, 0.0, score).to(tl.int32, bitcast=True)  # -0 equals 0
     key = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    forced = (token < sinks) | (token > length - recent)
+    forced = (token < sinks) | (token >= length - recent)
     return tl.where(forced, FORCED, key), live

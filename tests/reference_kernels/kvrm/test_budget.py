@@ -34,10 +34,6 @@ def _short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(select, "CHUNK", 16)  # so that small rows have several
 
 
-def on(device: torch.device, *tensors: torch.Tensor) -> list[torch.Tensor]:
-    return [tensor.to(device) for tensor in tensors]
-
-
 def check_form(kept: torch.Tensor, counts: torch.Tensor, lengths: torch.Tensor) -> None:
     """Ascending without repetition, within the request, -1 behind the last."""
     for request, row_counts, length in zip(kept.tolist(), counts.tolist(), lengths.tolist(), strict=True):
@@ -144,6 +140,12 @@ def test_a_row_of_many_chunks(device, monkeypatch):
     ):
         assert torch.equal(kept[0], expected[0])
         assert torch.equal(kept[1], expected[1])
+
+
+def test_negative_zero_is_zero(device):
+    scores = torch.tensor([[[-1.0, -0.0, 0.0, -0.0]]], device=device)
+    lengths = torch.tensor([4], dtype=torch.int32, device=device)
+    assert keep_per_head(scores, lengths, 1)[0].tolist() == [[[1]]]
 
 
 @FEW

@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 APT := DEBIAN_FRONTEND=noninteractive apt-get
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+TORCH := torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu --retries 1
 BROWSERS := chromium chromium-browser google-chrome
 
 .PHONY: site test build check serve bench format clean browser linter
@@ -41,11 +43,13 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	$(PIP) -e .
 	@touch $@
 
+# torch first, in its build without CUDA, which is enough here: the other brings gigabytes along. One that is there stays.
 $(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	@$(BIN)/python -c 'import torch' 2> /dev/null || { echo "installing torch for the CPU"; $(PIP) $(TORCH); }
+	$(PIP) -e '.[test]'
 	@touch $@ $(VENV)/.installed
 
 # Chromium for the tests of the website, and fonts for Chinese and symbols, from the system where we may install.

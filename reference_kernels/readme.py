@@ -35,11 +35,12 @@ A result that is wrong is reported and not timed. Peers that are not installed a
 
 ## Check on a CPU
 
-On Linux, Triton's interpreter runs the same kernels without a GPU. torch's CPU build first saves gigabytes:
+On Linux, Triton's interpreter runs the same kernels without a GPU. torch's CPU build saves gigabytes, and
+of Triton's interpreters this one is what the tests use:
 
 ```sh
 pip install torch --index-url https://download.pytorch.org/whl/cpu
-pip install -e '.[kernels]'
+pip install -e '.[kernels]' triton==3.6.0 'numpy<2.4'
 python -m reference_kernels run        # small and odd shapes, each against fp64; exit status 1 if one is wrong
 ```
 

@@ -86,5 +86,5 @@ def _card(path: Path, package: Path) -> Card | None:
         leaf=fields["leaf"],
         papers=tuple(p.strip() for p in fields.get("papers", "").split(",") if p.strip()),
         title=text.splitlines()[0],
-        sections={h["name"]: body[h.end() : end].strip() for h, end in zip(headings, ends, strict=True)},
+        sections={h["name"]: body[h.end() : end].strip() for h, end in zip(headings, ends, strict=False)},
     )

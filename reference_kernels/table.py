@@ -11,6 +11,7 @@ import math
 from pathlib import Path
 from typing import Any, TypedDict
 
+from reference_kernels.core.results import folder
 from reference_kernels.registry import ROOT, read_cards
 
 FEWER_BITS = ("fp8",)  # words in the names of peers that read a smaller cache than 16 bits
@@ -54,7 +55,7 @@ def table(package: Path = ROOT) -> list[Row]:
     """Return a row per unit of the package in a folder, in the order of the registry.
 
     Raises:
-        BadResultError: a file of results is malformed, or is of no unit.
+        BadResultError: a file of results is malformed, of no unit, or in the folder of another GPU.
     """
     cards = read_cards(package)
     results: dict[str, list[Result]] = {card.name: [] for card in cards}
@@ -63,9 +64,13 @@ def table(package: Path = ROOT) -> list[Row]:
         if path.stem not in results:
             raise BadResultError(file, f"there is no unit {path.stem}")
         try:
-            results[path.stem] += _results(json.loads(path.read_text("utf-8")))
+            found = _results(json.loads(path.read_text("utf-8")))
         except MALFORMED as error:
             raise BadResultError(file, f"not a result as `bench` writes it ({error!r})") from error
+        for gpu in {result["gpu"] for result in found}:
+            if path.parent != folder(gpu, package / "results"):
+                raise BadResultError(file, f"results of {gpu} belong into {folder(gpu).name}/")
+        results[path.stem] += found
     return [
         {
             "name": card.name,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from reference_kernels.table import BadResultError, table
 from skis.publish import new_generation, publish, write_atomically
 from skis.settings import Atlas
 from skis_site.render import render_pages
@@ -21,6 +23,7 @@ from taxonomy.exports.datapackage import data_package
 from taxonomy.exports.datasette import datasette_metadata
 from taxonomy.exports.feeds import atom_feed, json_feed
 from taxonomy.exports.records import papers_csv, papers_json, placements_csv
+from taxonomy.kernels import KernelRow, check_kernels
 from taxonomy.loading import read_atlas
 from taxonomy.problem import Problem
 from taxonomy.schema import schema_text
@@ -31,7 +34,7 @@ LANGUAGE_CONFIGS = {"en": "mkdocs.yml", "zh": "mkdocs.zh.yml"}
 
 
 class BadEntriesError(Exception):
-    """Entries are wrong; `problems` says how. Nothing was published."""
+    """Entries are wrong, or what kernels refer to; `problems` says how. Nothing was published."""
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__(f"{len(problems)} problems")
@@ -61,11 +64,12 @@ def build(atlas: Atlas, *, website: bool = False) -> int:
     vocabulary, checked = check(atlas)
     if checked.problems:
         raise BadEntriesError(checked.problems)
+    kernels = known_kernels(atlas, vocabulary, checked)
     with new_generation(atlas.build) as generation:
         data, pages = generation / "data", generation / "pages"
         data.mkdir()
         store = data / "skis.db"
-        build_store(store, vocabulary, checked.papers)
+        build_store(store, vocabulary, checked.papers, kernels)
         content = read_atlas(store)
         export(content, data, atlas.site_url)
         render_pages(content, atlas.root, data, pages, atlas.repository)
@@ -76,6 +80,18 @@ def build(atlas: Atlas, *, website: bool = False) -> int:
     write_atomically(atlas.root / "AWESOME.md", awesome)
     write_atomically(atlas.root / "papers" / SCHEMA_NAME, schema_text(vocabulary))
     return len(content.papers)
+
+
+def known_kernels(atlas: Atlas, vocabulary: Vocabulary, checked: Checked) -> Sequence[KernelRow]:
+    """Read what the kernel wing says of itself. Raises BadEntriesError where it names what the atlas does not have."""
+    try:
+        kernels = table(atlas.kernels)
+    except BadResultError as error:
+        raise BadEntriesError([Problem(f"{atlas.kernels.name}/{error.file}", 1, 1, "", error.reason)]) from None
+    problems = check_kernels(kernels, vocabulary, checked.papers)
+    if problems:
+        raise BadEntriesError(problems)
+    return kernels
 
 
 def export(content: Content, folder: Path, site_url: str) -> None:

@@ -34,6 +34,11 @@ class Atlas:
         return self.root / "taxonomy" / "vocabulary"
 
     @property
+    def kernels(self) -> Path:
+        """Folder of the reference kernels; a copy of the atlas may be without."""
+        return self.root / "reference_kernels"
+
+    @property
     def store(self) -> Path:
         """The store of the last good build."""
         return self.build / "data" / "skis.db"

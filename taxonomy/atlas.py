@@ -13,6 +13,7 @@ from typing import TypeVar
 
 LANGUAGES = ("en", "zh")
 K = TypeVar("K")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -239,6 +240,37 @@ class Paper:
         return [placement for placement in self.placements if not placement.is_primary]
 
 
+@dataclass(frozen=True)
+class KernelResult:
+    """A kernel measured in one case on one GPU; see `taxonomy.tables.KernelResult`."""
+
+    gpu: str
+    case: str
+    seconds: float | None
+    share: float | None
+    gain: float | None
+    peer: str | None
+    taken: str
+    commit: str | None
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A reference implementation of the repository, and the papers it stands for."""
+
+    name: str
+    file: str
+    leaf: Leaf
+    title: str
+    papers: list[Paper] = field(default_factory=list, repr=False, compare=False)
+    results: list[KernelResult] = field(default_factory=list, repr=False, compare=False)
+
+    @property
+    def by_gpu(self) -> dict[str, list[KernelResult]]:
+        """Its results by the name of the GPU."""
+        return _grouped(self.results, lambda result: [result.gpu])
+
+
 @dataclass
 class Atlas:
     """Everything in the store. Papers are newest first, words in the order of the vocabulary."""
@@ -250,6 +282,7 @@ class Atlas:
     communities: dict[str, Community]
     venues: dict[str, Venue]
     papers: list[Paper]
+    kernels: list[Kernel]
 
     @cached_property
     def by_id(self) -> dict[str, Paper]:
@@ -280,6 +313,16 @@ class Atlas:
         """Papers by year of their first public version, newest year first."""
         return _grouped(self.papers, lambda paper: [paper.year])
 
+    @cached_property
+    def kernels_by_paper(self) -> dict[str, list[Kernel]]:
+        """Kernels by the id of each paper they stand for."""
+        return _grouped(self.kernels, lambda kernel: [paper.id for paper in kernel.papers])
+
+    @cached_property
+    def kernels_by_leaf(self) -> dict[str, list[Kernel]]:
+        """Kernels by the code of their leaf."""
+        return _grouped(self.kernels, lambda kernel: [kernel.leaf.code])
+
     def in_leaf(self, code: str, role: str | None = None) -> list[Paper]:
         """Return the papers of a leaf, with `role` ("primary", "secondary") or with any."""
         papers = self._by_leaf.get(code, [])
@@ -293,9 +336,9 @@ class Atlas:
         return [paper for paper in self.papers if paper.id in wanted]
 
 
-def _grouped(papers: list[Paper], keys: Callable[[Paper], Iterable[K]]) -> dict[K, list[Paper]]:
-    groups: dict[K, list[Paper]] = defaultdict(list)
-    for paper in papers:
-        for key in keys(paper):
-            groups[key].append(paper)
+def _grouped(things: list[T], keys: Callable[[T], Iterable[K]]) -> dict[K, list[T]]:
+    groups: dict[K, list[T]] = defaultdict(list)
+    for thing in things:
+        for key in keys(thing):
+            groups[key].append(thing)
     return dict(groups)

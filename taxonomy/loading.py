@@ -60,8 +60,9 @@ def read_atlas(path: Path) -> a.Atlas:
         papers = _papers(session, venues)
         _attach_names(session, papers)
         _attach_judgements(session, papers, leaves, objectives)
+        kernels = _kernels(session, leaves, papers)
         return a.Atlas(
-            list(dimensions.values()), behaviors, leaves, objectives, communities, venues, [*papers.values()]
+            [*dimensions.values()], behaviors, leaves, objectives, communities, venues, [*papers.values()], kernels
         )
 
 
@@ -186,3 +187,16 @@ def _attach_judgements(
     for (paper_id, group, code), found_values in sorted(values.items()):
         leaf, trait = traits[group, code]
         papers[paper_id].traits.append(a.TraitValue(leaf, trait, found_values))
+
+
+def _kernels(session: Session, leaves: dict[str, a.Leaf], papers: dict[str, a.Paper]) -> list[a.Kernel]:
+    kernels = {
+        k.name: a.Kernel(k.name, k.file, leaves[k.leaf_code], k.title)
+        for k in session.exec(select(t.Kernel).order_by(col(t.Kernel.position)))
+    }
+    for link in session.exec(select(t.KernelPaper).order_by(col(t.KernelPaper.position))):
+        kernels[link.kernel_name].papers.append(papers[link.paper_id])
+    for r in session.exec(select(t.KernelResult).order_by(col(t.KernelResult.position))):
+        result = a.KernelResult(r.gpu, r.case_name, r.seconds, r.share, r.gain, r.peer, r.taken, r.commit_id)
+        kernels[r.kernel_name].results.append(result)
+    return [*kernels.values()]

@@ -1,6 +1,6 @@
-"""Builds the store: one SQLite file with every word and every paper, made anew each time.
+"""Builds the store: one SQLite file with every word, paper and kernel, made anew each time.
 
-The same vocabulary and entries give the same bytes (no clock, no random order).
+The same vocabulary, entries and kernels give the same bytes (no clock, no random order).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from sqlmodel import SQLModel
 from taxonomy import tables as t
 from taxonomy.checking import EntryFile, split_venue
 from taxonomy.entry import Entry, Links
+from taxonomy.kernels import KernelRow, kernel_rows
 from taxonomy.search import spaced
 from taxonomy.terms import Bilingual, Term, Vocabulary
 
@@ -29,18 +30,21 @@ ADDRESSES = {
 Row = dict[str, Any]
 
 
-def build_store(path: Path, vocabulary: Vocabulary, papers: Sequence[EntryFile]) -> None:
+def build_store(
+    path: Path, vocabulary: Vocabulary, papers: Sequence[EntryFile], kernels: Sequence[KernelRow] = ()
+) -> None:
     """Write the store to `path`, which must not exist.
 
-    The entries must have passed `check_papers`. Raises sqlalchemy.exc.SQLAlchemyError or OSError when the file cannot
-    be written or a constraint is broken; the file is then incomplete and must not be used.
+    The entries must have passed `check_papers`, the kernels `check_kernels`. Raises sqlalchemy.exc.SQLAlchemyError or
+    OSError when the file cannot be written or a constraint is broken; it is then incomplete and must not be used.
     """
     engine = create_engine(f"sqlite:///{path}")
     event.listen(engine, "connect", _prepare)
     with engine.connect() as connection:
         _create(connection)
         with connection.begin():
-            for table, rows in (*_vocabulary_rows(vocabulary), *_paper_rows(vocabulary, papers)):
+            filled = (*_vocabulary_rows(vocabulary), *_paper_rows(vocabulary, papers), *kernel_rows(kernels))
+            for table, rows in filled:
                 if rows:
                     connection.execute(insert(table), rows)
             _index(connection)

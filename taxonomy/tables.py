@@ -8,7 +8,7 @@ from __future__ import annotations
 from sqlalchemy import CheckConstraint
 from sqlmodel import Field, SQLModel
 
-VERSION = 1
+VERSION = 2  # 1: the papers; 2: also the reference kernels
 
 
 def _one_of(column: str, *values: str) -> CheckConstraint:
@@ -213,6 +213,47 @@ class PaperTrait(SQLModel, table=True):
     trait_code: str = Field(primary_key=True)
     position: int = Field(primary_key=True)
     value: str
+
+
+class Kernel(SQLModel, table=True):
+    """A reference implementation of the repository: `reference_kernels/<behavior>/<name>.py`, of one leaf."""
+
+    name: str = Field(primary_key=True)
+    position: int
+    file: str
+    leaf_code: str = Field(foreign_key="leaf.code", index=True)
+    title: str
+
+
+class KernelPaper(SQLModel, table=True):
+    """A paper that a kernel stands for."""
+
+    __tablename__ = "kernel_paper"
+
+    kernel_name: str = Field(primary_key=True, foreign_key="kernel.name")
+    paper_id: str = Field(primary_key=True, foreign_key="paper.id", index=True)
+    position: int
+
+
+class KernelResult(SQLModel, table=True):
+    """A kernel measured in one case on one GPU, at a time and commit. A wrong result is kept, without figures.
+
+    `seconds` is a median; `share` is the least time that the GPU's measured ceilings allow, over that; `gain` is how
+    many times as fast as `peer`, the fastest with 16 bits per number.
+    """
+
+    __tablename__ = "kernel_result"
+
+    kernel_name: str = Field(primary_key=True, foreign_key="kernel.name")
+    gpu: str = Field(primary_key=True)
+    case_name: str = Field(primary_key=True)
+    position: int
+    seconds: float | None
+    share: float | None
+    gain: float | None
+    peer: str | None
+    taken: str
+    commit_id: str | None
 
 
 VIEWS = {

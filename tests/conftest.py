@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from reference_kernels.table import table
 from skis.build import build
 from skis.settings import Atlas, find_atlas
 from taxonomy.atlas import Atlas as Content
@@ -76,13 +77,15 @@ def sample() -> dict[str, Any]:
 
 
 def new_atlas(folder: Path, papers: Path | None = None) -> Atlas:
-    """Make a copy of the atlas without papers, or with those of the folder `papers`."""
+    """Make a copy of the atlas without papers, or with those of the folder `papers` and all kernels."""
     for name in ("mkdocs.yml", "mkdocs.zh.yml"):
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(ROOT / "site", folder / "site", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "taxonomy" / "vocabulary", folder / "taxonomy" / "vocabulary")
     if papers:
         shutil.copytree(papers, folder / "papers")
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / "reference_kernels", folder / "reference_kernels", ignore=ignored)
     else:
         (folder / "papers").mkdir()
     return find_atlas(folder)
@@ -139,9 +142,9 @@ def checked(vocabulary: Vocabulary) -> Checked:
 
 @pytest.fixture(scope="session")
 def store(vocabulary: Vocabulary, checked: Checked, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The store of the repository's own entries."""
+    """The store of the repository's own entries and kernels."""
     path = tmp_path_factory.mktemp("store") / "skis.db"
-    build_store(path, vocabulary, checked.papers)
+    build_store(path, vocabulary, checked.papers, table())
     return path
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+from tests.reference_kernels.results import TIMED, made_up, write_result
 
 PAYLOADS = [
     "<script>window.pwned=1</script>",
@@ -104,6 +107,18 @@ def hostile_entry(number: int, payload: str) -> dict[str, Any]:
         "traits": {"quantization": {"outliers": text, "regions": text}},
         "added": "2026-11-24",
     }
+
+
+def hostile_kernels(folder: Path) -> None:
+    """Write a kernel into an atlas whose name, title, cases, peers and GPU try to be more than text."""
+    name = 'x" onclick=window.pwned=1 "><img src=x onerror=window.pwned=1>'
+    package = folder / "reference_kernels"
+    (package / "kvs").mkdir(parents=True)
+    card = f"<script>window.pwned=1</script> **{PAYLOADS[2]}**\n\n:leaf: kvs\n:papers: hostile-0\n"
+    (package / "kvs" / f"{name}.py").write_text(repr(card), encoding="utf-8")
+    cases = {payload: TIMED | {"peers": {payload: {"seconds": {"median": 1.0}}}} for payload in PAYLOADS}
+    result = write_result(package, made_up("hostile", cases, gpu=PAYLOADS[0], taken=PAYLOADS[1]))
+    result.rename(result.with_name(f"{name}.json"))
 
 
 ENTRIES = {f"hostile-{number}": hostile_entry(number, payload) for number, payload in enumerate(PAYLOADS)}

@@ -52,7 +52,7 @@ share one. Their decode is a matrix-vector product over 32-bit words followed by
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 import triton
@@ -62,8 +62,9 @@ from triton.language.extra.cuda import gdc_launch_dependents
 from reference_kernels.core.checks import check_dim, check_heads, check_integers, check_shape
 from reference_kernels.core.device import interpreted
 from reference_kernels.core.lse import attention
+from reference_kernels.core.peers import installed
 from reference_kernels.core.pieces import Plan, Tuning, can_launch_early, merge, plan_rows
-from reference_kernels.core.unit import Inputs, Outputs, Unit, Work
+from reference_kernels.core.unit import Inputs, MissingPeerError, Outputs, Unit, Work
 
 GROUP = 32  # tokens (keys) or channels (values) that share a scale
 LOG2_E = 1.4426950408889634
@@ -236,6 +237,7 @@ def make_plan(
 
 
 @triton.jit
+@no_type_check  # tuples grow in it
 def _read_pieces(
     q, k_codes, k_high, k_params, v_codes, v_high, v_params, k_tail, v_tail, quantized, tail, items, out, lse, part_out,
     part_lse, scale, capacity, tail_capacity,
@@ -412,8 +414,10 @@ def reference(
     k, v = dequantize_keys(keys, q.dtype), dequantize_values(values, q.dtype)
     states = []
     for b, (long, short) in enumerate(zip(quantized.tolist(), tail.tolist(), strict=True)):
-        both = [torch.cat([x[b, :, :long], y[b, :, :short]], 1) for x, y in ((k, k_tail), (v, v_tail))]
-        states.append(attention(q[b], *both, scale))
+        all_keys, all_values = (
+            torch.cat([old[b, :, :long], new[b, :, :short]], 1) for old, new in ((k, k_tail), (v, v_tail))
+        )
+        states.append(attention(q[b], all_keys, all_values, scale))
     out, lse = (torch.stack(part) for part in zip(*states, strict=True))
     return {"out": out, "lse": lse}
 
@@ -493,6 +497,30 @@ def dense(name: str) -> Any:
     return prepare
 
 
+def quanto(inputs: Inputs) -> Any:
+    """Return what transformers does with quanto: dequantize the whole cache, then attend; only timed."""
+    library = installed("optimum.quanto", "optimum-quanto")
+    keys, q = inputs["keys"], inputs["q"]
+    kind = {2: "qint2", 4: "qint4"}.get(keys.bits)
+    if kind is None:
+        raise MissingPeerError(f"quanto has no {keys.bits}-bit integers")
+    bits = getattr(library, kind)
+    batch, heads, tokens = keys.codes.shape[:3]
+
+    def quantized() -> Any:
+        numbers = torch.randn(batch, heads, tokens, q.shape[2], dtype=q.dtype, device=q.device)
+        scale, zero = library.MaxOptimizer()(numbers, bits, 0, GROUP)
+        return library.quantize_weight(numbers, bits, 0, scale, zero, GROUP)
+
+    k, v, query = quantized(), quantized(), q.unsqueeze(2)
+
+    def call() -> None:
+        attend = torch.nn.functional.scaled_dot_product_attention
+        attend(query, k.dequantize(), v.dequantize(), enable_gqa=True)
+
+    return call
+
+
 def figures(inputs: Inputs, outputs: Outputs, seconds: float) -> dict[str, float]:
     """Bits per number, with their scales."""
     keys = inputs["keys"]
@@ -516,6 +544,7 @@ UNIT = Unit(
         "nothing cached": {"quantized": [0], "tail": [0], "heads": 1, "group": 1, "dim": 64, "bits": 4},
     },
     benchmarks={f"{bits} bits, B=32 x 8k": {**BENCH, "bits": bits} for bits in (4, 2, 3)},
-    peers={f"{name}, bf16": dense(name) for name in ("ours", "FlashInfer", "SDPA cuDNN, contiguous")},
+    peers={f"{name}, bf16": dense(name) for name in ("ours", "FlashInfer, tensor cores", "SDPA cuDNN, contiguous")}
+    | {"quanto, then SDPA": quanto},
     figures=figures,
 )

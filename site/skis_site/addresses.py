@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from taxonomy.atlas import Behavior, Dimension, Leaf, Objective, Paper, Venue
+from taxonomy.atlas import Behavior, Dimension, Kernel, Leaf, Objective, Paper, Venue
 
-Target = Dimension | Behavior | Leaf | Objective | Venue | Paper | str
+Target = Dimension | Behavior | Leaf | Objective | Venue | Paper | Kernel | str
 
 
 def page_of(target: Target) -> str:
@@ -12,6 +12,8 @@ def page_of(target: Target) -> str:
     match target:
         case Paper():
             return f"papers/{target.id}.html"
+        case Kernel():
+            return f"kernels/index.html#{target.name}"
         case Venue():
             return f"venues/{target.code}.html"
         case Objective():

@@ -30,6 +30,7 @@ def navigation(atlas: Atlas, w: Wording) -> str:
         {w("papers"): papers},
         {w("objectives"): objectives},
         {w("venues"): "venues/index.md"},
+        {w("kernels"): "kernels/index.md"},
         {w("data"): "data.md"},
         {w("about"): "about.md"},
     ]

@@ -40,6 +40,7 @@ def all_pages(atlas: Atlas, wording: Wording) -> Iterator[Page]:
     yield from _objective_pages(atlas, wording)
     yield from _venue_pages(atlas, wording)
     yield from _year_pages(atlas, wording)
+    yield _kernels_page(atlas, wording)
     related = RelatedPapers(atlas)
     for paper in atlas.papers:
         yield _paper_page(paper, related, wording)
@@ -95,6 +96,13 @@ def _year_pages(atlas: Atlas, w: Wording) -> Iterator[Page]:
     for year, papers in atlas.by_year.items():
         title = w("papers_of", year=year)
         yield Page(f"years/{year}.html", "year.md.j2", title, title, {"papers": papers, "year": year})
+
+
+def _kernels_page(atlas: Atlas, w: Wording) -> Page:
+    lede = w("kernels_lede")
+    groups = [(b, [k for k in atlas.kernels if k.leaf.behavior is b]) for b in atlas.behaviors.values()]
+    context = {"text": lede, "groups": [(behavior, kernels) for behavior, kernels in groups if kernels]}
+    return Page("kernels/index.html", "kernels.md.j2", w("reference_kernels"), lede, context, ALONE)
 
 
 def _paper_page(paper: Paper, related: RelatedPapers, w: Wording) -> Page:

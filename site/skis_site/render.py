@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from skis_site.addresses import Target, page_of, relative
 from skis_site.escaping import entities
+from skis_site.figures import duration, percent
 from skis_site.navigation import navigation
 from skis_site.pages import Page, all_pages
 from skis_site.wording import Wording, read_wording
@@ -62,7 +63,7 @@ def render_pages(atlas: Atlas, root: Path, data: Path, out: Path, repository: st
 
 
 def _environment(templates: Path) -> Environment:
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(templates),
         autoescape=True,  # with `finalize`, every printed value is Markup by then
         finalize=entities,
@@ -70,6 +71,8 @@ def _environment(templates: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {"duration": duration, "percent": percent}
+    return environment
 
 
 class _Drawing:

@@ -29,6 +29,12 @@ TABLES: dict[str, dict[str, Any]] = {
     "objective": {"label_column": "label_en", "sort": "position"},
     "venue": {"label_column": "key", "sort": "position"},
     "author": {"label_column": "name"},
+    "kernel": {"title": "Reference kernels", "label_column": "name", "sort": "position", "facets": ["leaf_code"]},
+    "kernel_result": {
+        "title": "Measurements of kernels",
+        "description": "Median seconds, share of what the GPU allows, and gain over the fastest peer with 16 bits.",
+        "facets": ["gpu", "kernel_name"],
+    },
 }
 
 

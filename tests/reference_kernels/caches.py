@@ -11,7 +11,13 @@ Pages = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def draw_tokens(
-    lengths: Sequence[int], heads: int, dim: int, *, device: torch.device, dtype: torch.dtype = torch.float32, seed: int = 0
+    lengths: Sequence[int],
+    heads: int,
+    dim: int,
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
 ) -> list[torch.Tensor]:
     """Draw the keys (or values) [Hkv, T, D] of some requests."""
     generator = torch.Generator().manual_seed(seed)

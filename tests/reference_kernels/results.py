@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+from reference_kernels.core import results
 from tests.conftest import ROOT
 
 GPU = "Made-up GPU 8GB"
@@ -39,9 +39,6 @@ def copied_package(folder: Path, *units: str) -> Path:
     return package
 
 
-def write_result(package: Path, result: dict[str, Any] | str, folder: str = "made-up", name: str = "") -> Path:
-    """Write a file of results, or any text in place of one."""
-    path = package / "results" / folder / f"{name or result['unit']}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(result if isinstance(result, str) else json.dumps(result), encoding="utf-8")
-    return path
+def write_result(package: Path, result: dict[str, Any]) -> Path:
+    """Write a file of results into its place."""
+    return results.write(result["unit"], result, package / "results")

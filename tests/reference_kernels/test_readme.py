@@ -70,7 +70,7 @@ def test_results_are_shown_as_measured(package: Path):
 
 def test_each_gpu_has_a_table_of_its_own(package: Path):
     write_result(package, made_up("quest", {"a": TIMED}))
-    write_result(package, made_up("kivi", {"b": TIMED}, gpu="Other", taken="2026-12-01T00:00:00Z"), folder="other")
+    write_result(package, made_up("kivi", {"b": TIMED}, gpu="Other", taken="2026-12-01T00:00:00Z"))
     text = readme(package)
     first, second = text.index(f"### {GPU}\n\nMeasured 2026-11-24."), text.index("### Other\n\nMeasured 2026-12-01.")
     assert [row[1:4:2] for row in cells(text[first:second])[1:]] == [["quest", "a"], ["kivi", "not measured"]]

@@ -34,6 +34,11 @@ def test_another_copy_tells_of_its_own_units(package: Path):
     assert table(package.parent / "nowhere") == []
 
 
+def test_a_card_needs_no_sections_to_be_told_of(package: Path):
+    (package / "kvs" / "bare.py").write_text('"""Title.\n\n:leaf: kvs\n"""')
+    assert [(row["name"], row["title"], row["papers"]) for row in table(package)][0] == ("bare", "Title.", [])
+
+
 def test_a_result_is_what_the_file_says(package: Path):
     write_result(package, made_up("quest", {"a case": TIMED}))
     assert table(package)[0]["results"] == [
@@ -81,8 +86,17 @@ def test_without_a_peer_there_is_no_gain(package: Path):
     ],
 )
 def test_a_file_that_is_no_result_is_refused_with_its_path(package: Path, text: str):
-    write_result(package, text, name="quest")
-    with pytest.raises(BadResultError, match=r"^results/made-up/quest\.json: not a result as `bench` writes it"):
+    write_result(package, made_up("quest", {"a": TIMED})).write_text(text)
+    with pytest.raises(
+        BadResultError, match=r"^results/made-up-gpu-8gb/quest\.json: not a result as `bench` writes it"
+    ):
+        table(package)
+
+
+def test_results_lie_in_the_folder_of_their_gpu(package: Path):
+    path = write_result(package, made_up("quest", {"a": TIMED}))
+    path.parent.rename(path.parent.with_name("h100"))
+    with pytest.raises(BadResultError, match=f"h100/quest.json: results of {GPU} belong into made-up-gpu-8gb/"):
         table(package)
 
 

@@ -13,14 +13,18 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skis.build import build
 from skis.settings import Atlas
-from skis_site.addresses import relative
+from skis_site.addresses import page_of, relative
 from skis_site.escaping import entities
+from skis_site.figures import duration, percent
 from skis_site.navigation import navigation
 from skis_site.pages import all_pages
 from skis_site.wording import read_wording
 from taxonomy.atlas import LANGUAGES
+from tests.conftest import SAMPLE, new_atlas, write_entry
 from tests.hostile import PAYLOADS
+from tests.reference_kernels.results import GPU, TIMED, WRONG, copied_package, made_up, write_result
 
 EXTENSIONS = ["attr_list", "tables", "toc", "pymdownx.highlight", "pymdownx.superfences"]
 
@@ -90,7 +94,14 @@ def test_every_thing_has_its_page_in_both_languages(content, wordings):
     for wording in wordings.values():
         paths = [page.path for page in all_pages(content, wording)]
         assert len(paths) == len(set(paths))
-        expected = {"index.html", "taxonomy/index.html", "papers/index.html", "data.html", "about.html"}
+        expected = {
+            "index.html",
+            "taxonomy/index.html",
+            "papers/index.html",
+            "data.html",
+            "about.html",
+            "kernels/index.html",
+        }
         expected |= {f"papers/{paper.id}.html" for paper in content.papers}
         expected |= {f"taxonomy/{d.code}/index.html" for d in content.dimensions}
         expected |= {f"taxonomy/{code}/index.html" for code in content.behaviors}
@@ -143,3 +154,64 @@ def test_counts_on_the_home_page_are_those_of_the_store(website: Atlas, content)
     assert dict(rows) == {
         b.acronym: str(len(content.in_leaves(b.leaves, "primary"))) for b in content.behaviors.values()
     }
+
+
+def test_kernels_papers_and_leaves_link_to_each_other(website: Atlas, content):
+    def page(path: str) -> str:
+        return html.unescape((website.build / "site" / path).read_text(encoding="utf-8"))
+
+    listed = page("kernels/index.html")
+    assert content.kernels
+    for kernel in content.kernels:
+        assert f'id="{kernel.name}"' in listed
+        assert f"/blob/main/{kernel.file}" in listed
+        assert f'href="../{page_of(kernel.leaf)}"' in listed
+        target = f"kernels/index.html#{kernel.name}"
+        assert target in page(page_of(kernel.leaf))
+        for paper in kernel.papers:
+            assert f'href="../{page_of(paper)}"' in listed
+            assert target in page(page_of(paper))
+            assert target in page(f"zh/{page_of(paper)}")
+    without = next(paper for paper in content.papers if paper.id not in content.kernels_by_paper)
+    assert "kernels/index.html#" not in page(page_of(without))
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory) -> dict[str, str]:
+    """The page of an atlas with two kernels, one of them measured on two GPUs, by language as plain text."""
+    atlas = new_atlas(tmp_path_factory.mktemp("measured"))
+    for name in ("quest", "kivi"):
+        write_entry(atlas, name, SAMPLE | {"title": name, "links": {"paper": f"https://example.org/{name}"}})
+    package = copied_package(atlas.root, "kvs/quest.py", "kvcc/kivi.py")
+    write_result(package, made_up("quest", {"B=1 | 2": TIMED, "bad": WRONG}))
+    write_result(package, made_up("quest", {"alone": TIMED | {"peers": {}}}, gpu="Other", taken="2026-12-01T00:00:00Z"))
+    build(atlas)
+    pages = {lang: (atlas.build / "pages" / lang / "kernels" / "index.md").read_text("utf-8") for lang in LANGUAGES}
+    return {lang: " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split()) for lang, page in pages.items()}
+
+
+def test_figures_are_shown_per_gpu(measured):
+    for text in measured.values():
+        first, second = text.index(f"{GPU} · 2026-11-24"), text.index("Other · 2026-12-01")
+        assert "B=1 | 2 200 µs 81 % 1.50× fast, dense" in text[first:second]
+        assert "alone" in text[second:]
+
+
+def test_wrong_and_missing_results_are_said(measured):
+    assert "wrong result, not timed" in measured["en"]
+    assert measured["en"].count("Not measured yet.") == 1
+    assert "结果有误，未计时" in measured["zh"]
+    assert measured["zh"].count("尚未测量。") == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(8.3328e-5, "83.3 µs"), (9.9999e-4, "1 ms"), (0.0014177, "1.42 ms"), (12, "12 s"), (4321, "4320 s")],
+)
+def test_times_have_three_digits(seconds: float, shown: str):
+    assert duration(seconds) == shown
+
+
+@pytest.mark.parametrize(("share", "shown"), [(0.8125, "81 %"), (0.0031, "0.3 %"), (1, "100 %"), (0.1, "10 %")])
+def test_shares_are_percent(share: float, shown: str):
+    assert percent(share) == shown

@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from skis.build import build
 from skis.settings import Atlas
 from tests.conftest import new_atlas, write_entry
-from tests.hostile import ENTRIES, PAYLOADS
+from tests.hostile import ENTRIES, PAYLOADS, hostile_kernels
 
 SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
 PAGES = [
@@ -28,6 +28,7 @@ PAGES = [
     *("taxonomy/kvcc/quantization.html", "taxonomy/kvs/index.html", "objectives/index.html", "objectives/energy.html"),
     *("venues/index.html", "venues/icml.html", "papers/index.html", "years/2024.html", "papers/kivi.html"),
     *("papers/hotprefix.html", "data.html", "about.html", "zh/index.html", "zh/papers/kivi.html", "zh/data.html"),
+    *("kernels/index.html", "zh/kernels/index.html"),
 ]
 
 
@@ -152,9 +153,10 @@ def test_a_page_opens_without_error_and_fits_the_screen(page, size, browser, add
 
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_has_contrast(scheme, browser, address):
+@pytest.mark.parametrize("path", ["papers/hotprefix.html", "kernels/index.html"])
+def test_text_has_contrast(path, scheme, browser, address):
     """WCAG AA for the atlas's own pieces, measured on what the browser computed."""
-    page, _ = open_page(browser, address + "papers/hotprefix.html", scheme=scheme)
+    page, _ = open_page(browser, address + path, scheme=scheme)
     low = page.evaluate(
         """() => {
         const rgb = (c) => c.match(/[\\d.]+/g).map(Number);
@@ -255,6 +257,7 @@ def hostile_website(tmp_path_factory) -> Atlas:
     atlas = new_atlas(tmp_path_factory.mktemp("hostile"))
     for paper_id, facts in ENTRIES.items():
         write_entry(atlas, paper_id, facts)
+    hostile_kernels(atlas.root)
     build(atlas, website=True)
     return atlas
 
@@ -289,6 +292,9 @@ def test_hostile_text_is_only_text_on_every_page(hostile_website, browser, serve
         "years/2024.html",
         "taxonomy/kvcc/quantization.html",
         "venues/icml.html",
+        "kernels/index.html",
+        "taxonomy/kvs/index.html",
+        "zh/kernels/index.html",
     ]
     for path in [*papers, *lists, "objectives/energy.html", "zh/index.html", "zh/papers/hostile-1.html"]:
         page.goto(base + path, wait_until="load")

@@ -20,6 +20,7 @@ from skis.build import BadEntriesError, WebsiteError, build
 from skis.publish import write_atomically
 from skis.settings import Atlas, find_atlas
 from tests.conftest import SKIS, new_atlas
+from tests.reference_kernels.results import TIMED, copied_package, made_up, write_result
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -68,6 +69,31 @@ def test_a_bad_entry_leaves_the_last_result(built: Atlas, add, sample):
     with pytest.raises(BadEntriesError) as error:
         build(built)
     assert "did you mean primary?" in str(error.value.problems[0])
+    assert results(built) == before
+    assert leftovers(built) == []
+
+
+def test_a_kernel_of_an_unknown_paper_leaves_the_last_result(built: Atlas):
+    before = results(built)
+    copied_package(built.root, "kvs/quest.py")
+    with pytest.raises(BadEntriesError) as error:
+        build(built)
+    expected = 'reference_kernels/kvs/quest.py:1:1: papers: there is no paper "quest"'
+    assert [str(problem) for problem in error.value.problems] == [expected]
+    assert results(built) == before
+    assert leftovers(built) == []
+
+
+def test_a_broken_file_of_results_leaves_the_last_result(built: Atlas, add, sample):
+    add(built, "quest", sample | {"title": "B", "links": {"paper": "https://example.org/b"}})
+    package = copied_package(built.root, "kvs/quest.py")
+    result = write_result(package, made_up("quest", {"a case": TIMED}))
+    assert build(built) == 2
+    before = results(built)
+    result.write_text("{}")
+    with pytest.raises(BadEntriesError) as error:
+        build(built)
+    assert str(error.value.problems[0]).startswith(f"{result.relative_to(built.root)}:1:1: not a result")
     assert results(built) == before
     assert leftovers(built) == []
 

@@ -20,8 +20,8 @@ def exactly(*values: float) -> torch.Tensor:
 
 
 @given(
-    sixteenths=st.lists(st.integers(-64, 64), min_size=1, max_size=6), power=st.integers(1, 20), place=st.integers(0, 5),
-    sign=st.sampled_from([-1, 1]), dtype=st.sampled_from([torch.float32, torch.float16]),
+    sixteenths=st.lists(st.integers(-64, 64), min_size=1, max_size=6), power=st.integers(1, 20),
+    place=st.integers(0, 5), sign=st.sampled_from([-1, 1]), dtype=st.sampled_from([torch.float32, torch.float16]),
 )  # fmt: skip
 @settings(max_examples=80, deadline=None)
 def test_an_error_of_one_budget_passes_and_twice_the_budget_does_not(

@@ -64,7 +64,9 @@ def test_only_int32_on_the_datas_device_passes():
 def test_the_group_size_must_be_whole():
     assert [check_heads(8, 1), check_heads(8, 4), check_heads(3, 3)] == [8, 2, 1]
     for query_heads, heads in ((8, 3), (4, 8), (0, 1), (1, 0), (0, 0)):
-        with pytest.raises(ValueError, match=f"query heads, {query_heads}, must be a multiple of the key heads, {heads}"):
+        with pytest.raises(
+            ValueError, match=f"query heads, {query_heads}, must be a multiple of the key heads, {heads}"
+        ):
             check_heads(query_heads, heads)
 
 

@@ -94,7 +94,9 @@ def test_a_dimension_counted_from_the_end_is_refused():
 
 
 @pytest.mark.parametrize("queries", [None, 1, 5])
-@pytest.mark.parametrize(("heads", "group", "length", "dim", "width"), [(2, 3, 7, 8, 8), (1, 1, 1, 4, 6), (3, 4, 17, 5, 2)])
+@pytest.mark.parametrize(
+    ("heads", "group", "length", "dim", "width"), [(2, 3, 7, 8, 8), (1, 1, 1, 4, 6), (3, 4, 17, 5, 2)]
+)
 def test_attention_is_pytorchs(queries: int | None, heads: int, group: int, length: int, dim: int, width: int):
     generator = torch.Generator().manual_seed(heads)
     shape = (heads * group, dim) if queries is None else (heads * group, queries, dim)

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 APT := DEBIAN_FRONTEND=noninteractive apt-get
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
-TORCH := torch==2.13.0 --extra-index-url https://download.pytorch.org/whl/cpu --retries 1
+TORCH := --no-deps --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0
 BROWSERS := chromium chromium-browser google-chrome
 
 .PHONY: site test build check serve bench format clean browser linter

@@ -96,31 +96,32 @@ def bench(
             "there is no GPU here, and the interpreter's times would say nothing. `run` checks the kernels on a CPU; "
             "measured results of others are in reference_kernels/results"
         )
-    from reference_kernels.core import bench as measuring
     from reference_kernels.core import ceilings, results
+    from reference_kernels.core.worker import Worker
 
     limits, machine = ceilings.measure(), results.machine()
     machine["taken"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     out.print(machine["gpu"], *(f"{key} {value:.3g}/s" for key, value in limits.as_dict().items()))
     wrong = 0
-    for unit in chosen:
-        described = load(unit.name).UNIT
-        measured = {}
-        for name, shape in described.benchmarks.items():
-            try:
-                measured[name] = measuring.bench(described, shape, limits)
-            except Exception as error:  # one case must not cost the others their time on the GPU
-                err.print(f"✗ {unit.name}: {name}: {type(error).__name__}: {error}", style="red", markup=False)
-                wrong += 1
-                continue
-            wrong += not all(c["good"] for c in measured[name]["checks"])
-            _show(unit.name, name, measured[name])
-        if measured:
-            results.write(
-                unit.name,
-                {"unit": unit.name, "machine": machine, "ceilings": limits.as_dict(), "cases": measured},
-                into or results.RESULTS,
-            )
+    with Worker() as worker:
+        for unit in chosen:
+            measured = {}
+            for name in load(unit.name).UNIT.benchmarks:
+                try:
+                    measured[name] = worker.bench(unit.name, name, limits)
+                except Exception as error:  # one case must not cost the others their time on the GPU
+                    reason = str(error).split("\n")[0]
+                    err.print(f"✗ {unit.name}: {name}: {type(error).__name__}: {reason}", style="red", markup=False)
+                    wrong += 1
+                    continue
+                wrong += not all(c["good"] for c in measured[name]["checks"])
+                _show(unit.name, name, measured[name])
+            if measured:
+                results.write(
+                    unit.name,
+                    {"unit": unit.name, "machine": machine, "ceilings": limits.as_dict(), "cases": measured},
+                    into or results.RESULTS,
+                )
     raise typer.Exit(1 if wrong else 0)
 
 

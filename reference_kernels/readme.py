@@ -31,12 +31,12 @@ python -m reference_kernels bench      # all units; `bench kivi quest` takes two
 ```
 
 A result that is wrong is reported and not timed. Peers that are not installed are named and left out. Figures go to
-`reference_kernels/results/<gpu>/<unit>.json` with GPU, driver, versions and commit. The cases are sized for 80 GB.
+`reference_kernels/results/<gpu>/<unit>.json` with GPU, driver, versions and commit. The cases are sized for an H100 of 80 GB.
 
 ## Check on a CPU
 
-On Linux, Triton's interpreter runs the same kernels without a GPU. torch's CPU build saves gigabytes, and
-of Triton's interpreters this one is what the tests use:
+On Linux, Triton's interpreter runs the same kernels without a GPU. torch's build for the CPU saves gigabytes; these are
+the versions of Triton and NumPy that the tests use:
 
 ```sh
 pip install torch --index-url https://download.pytorch.org/whl/cpu

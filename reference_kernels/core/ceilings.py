@@ -38,8 +38,14 @@ def measure() -> Ceilings:
     """Measure all ceilings of the current GPU; takes some seconds and 8 GiB."""
     read, copy = _memory()
     to_device, to_host = _link()
-    a, b = (torch.randn(8192, 8192, dtype=torch.bfloat16, device="cuda") for _ in range(2))
-    return Ceilings(read, copy, to_device, to_host, _rate(2 * 8192**3, lambda: a @ b))
+    matmul = _matmul()
+    torch.cuda.empty_cache()
+    return Ceilings(read, copy, to_device, to_host, matmul)
+
+
+def _matmul(size: int = 8192) -> float:
+    a, b = (torch.randn(size, size, dtype=torch.bfloat16, device="cuda") for _ in range(2))
+    return _rate(2 * size**3, lambda: a @ b)
 
 
 def _memory() -> tuple[float, float]:

@@ -28,6 +28,8 @@ def nvcomp_ans(kind: str) -> Callable[[Inputs], Callable[[], torch.Tensor]]:
         torch.cuda.synchronize()
 
         def call() -> torch.Tensor:
+            if torch.cuda.is_current_stream_capturing():
+                raise RuntimeError("nvCOMP allocates on its own and cannot be captured in a graph")
             stream.wait_stream(torch.cuda.current_stream())
             found = from_dlpack(codec.decode(compressed, data_type=kind))
             torch.cuda.current_stream().wait_stream(stream)

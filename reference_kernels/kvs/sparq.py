@@ -337,7 +337,7 @@ def _score(
             total = total * tl.exp2(top - new_top) + tl.sum(tl.exp2(score - new_top[:, None]), 1)
             top = new_top
             joint = tl.where(joint == 0, 0.0, joint)  # -0 ties with 0
-            joint = tl.where(live, tl.where(token >= newest, float("inf"), joint), float("-inf"))
+            joint = tl.where(live, tl.where(token > newest, float("inf"), joint), float("-inf"))
             tl.store(my_scores + token, joint, mask=live)
             if SPAN > 1:
                 span = first // SPAN + tl.arange(0, BLOCK // SPAN)

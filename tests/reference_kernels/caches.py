@@ -63,6 +63,13 @@ def truth(
     return torch.stack(outs), torch.stack(lses)
 
 
+def strided(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the same numbers in another order of memory: the first two dimensions swapped."""
+    result = tensor.transpose(0, 1).contiguous().transpose(0, 1)
+    assert not result.is_contiguous()
+    return result
+
+
 def check_close(
     result: dict[str, torch.Tensor], wanted: tuple[torch.Tensor, torch.Tensor], tolerance: float = 1e-5
 ) -> None:

@@ -36,7 +36,8 @@ def test_another_copy_tells_of_its_own_units(package: Path):
 
 def test_a_card_needs_no_sections_to_be_told_of(package: Path):
     (package / "kvs" / "bare.py").write_text('"""Title.\n\n:leaf: kvs\n"""')
-    assert [(row["name"], row["title"], row["papers"]) for row in table(package)][0] == ("bare", "Title.", [])
+    first = table(package)[0]
+    assert (first["name"], first["title"], first["papers"]) == ("bare", "Title.", [])
 
 
 def test_a_result_is_what_the_file_says(package: Path):

@@ -40,7 +40,10 @@ def test_gather_undoes_any_block_table(lengths: list[int], heads: int, page: int
 def test_gather_reads_no_entry_past_the_length():
     pages = torch.arange(3 * 4.0).reshape(3, 1, 4, 1)
     table = torch.tensor([2, 0, 99, -7], dtype=torch.int32)
-    assert gather(pages, table, 5).flatten().tolist() == [8, 9, 10, 11, 0]
+    for length in range(9):
+        assert gather(pages, table, length).flatten().tolist() == [8, 9, 10, 11, 0, 1, 2, 3][:length]
+    with pytest.raises(IndexError):
+        gather(pages, table, 9)
 
 
 LENGTHS = [[5, 0, 16, 33], [0], [1, 1], [[3, 0], [17, 16]], [[0, 0]]]

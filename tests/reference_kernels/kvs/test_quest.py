@@ -19,7 +19,7 @@ from reference_kernels.kvs.quest import (
     select_pages,
     update_digests,
 )
-from tests.reference_kernels.caches import check_close, draw_tokens, paginate, truth
+from tests.reference_kernels.caches import check_close, draw_tokens, paginate, strided, truth
 from tests.reference_kernels.conftest import DEVICE
 
 INF = torch.inf
@@ -249,6 +249,24 @@ def test_the_plan_changes_nothing():
     plain = decode_attention(**arguments, pages=4)
     planned = decode_attention(**UNIT.planned({**arguments, "pages": 4}))
     assert all(torch.equal(plain[name], planned[name]) for name in plain)
+
+
+@pytest.mark.xfail(strict=True, reason="out takes q's strides; digests and table are taken for contiguous")
+@pytest.mark.parametrize("name", ["q", "digests", "block_table"])
+def test_strided_arguments_are_read_as_what_they_are(name: str):
+    arguments, _, _ = cache([100, 70])
+    wanted = decode_attention(**arguments, pages=3)
+    result = decode_attention(**arguments | {name: strided(arguments[name])}, pages=3)
+    check_close(result, (wanted["out"].double(), wanted["lse"].double()))
+
+
+@pytest.mark.xfail(strict=True, reason="update_digests takes k_pages for contiguous, paged_decode does not")
+def test_digests_heed_the_strides_of_pages():
+    arguments, _, _ = cache([32, 64])
+    pages = arguments["k_pages"].transpose(1, 2).contiguous().transpose(1, 2)  # [P, S, H, D] in memory
+    digests = make_digests(pages, arguments["block_table"], arguments["lengths"])
+    used = arguments["block_table"][arguments["block_table"] >= 0].long()
+    assert torch.equal(digests[used], arguments["digests"][used])
 
 
 def refused(error: type[Exception], match: str, pages: int = 2, **changes: Any) -> None:

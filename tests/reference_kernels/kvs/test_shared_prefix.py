@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from reference_kernels.core.budget import judge
 from reference_kernels.core.unit import MissingPeerError
 from reference_kernels.kvs.shared_prefix import UNIT, decode_attention, make_plan
-from tests.reference_kernels.caches import check_close, draw_tokens, paginate, truth
+from tests.reference_kernels.caches import check_close, draw_tokens, paginate, strided, truth
 from tests.reference_kernels.conftest import DEVICE
 
 Node = tuple[int, int, int]  # first request, number of requests, tokens
@@ -156,6 +156,13 @@ def test_the_scale_is_a_factor_on_the_scores():
     arguments, _ = forest([(0, 2, 30)], 2)
     k, v = (draw_tokens([30], 1, 32, device=DEVICE, seed=i) * 2 for i in range(2))
     check_close(decode_attention(**arguments, scale=0.9), truth(arguments["q"], k, v, 0.9))
+
+
+@pytest.mark.xfail(strict=True, reason="out takes q's strides, and those of the table's columns are not heeded")
+@pytest.mark.parametrize("name", ["q", "block_table"])
+def test_strided_arguments_are_read_as_what_they_are(name: str):
+    arguments, wanted = forest([(0, 3, 40), (1, 1, 20)], 3, 2, 2)
+    check_close(decode_attention(**arguments | {name: strided(arguments[name])}), wanted)
 
 
 def test_a_plan_is_only_a_matter_of_time():

@@ -31,7 +31,8 @@ python -m reference_kernels bench      # all units; `bench kivi quest` takes two
 ```
 
 A result that is wrong is reported and not timed. Peers that are not installed are named and left out. Figures go to
-`reference_kernels/results/<gpu>/<unit>.json` with GPU, driver, versions and commit. The cases are sized for an H100 of 80 GB.
+`reference_kernels/results/<gpu>/<unit>.json` with GPU, driver, versions and commit. The cases are sized for
+an H100 of 80 GB.
 
 ## Check on a CPU
 

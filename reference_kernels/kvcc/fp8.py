@@ -43,7 +43,7 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents
 
-from reference_kernels.core.checks import check_dim, check_heads, check_integers, check_shape, check_table
+from reference_kernels.core.checks import check_dim, check_heads, check_integers, check_scale, check_shape, check_table
 from reference_kernels.core.device import interpreted
 from reference_kernels.core.lse import attention
 from reference_kernels.core.paging import gather, make_cache
@@ -107,10 +107,11 @@ def decode_attention(
     part_out, part_lse = plan.states(group, dim)
     _read_pieces[(len(plan.items),)](
         q.contiguous(), k_pages.contiguous().view(torch.int16), v_pages.contiguous().view(torch.int16),
-        k_scale, v_scale, block_table, plan.items, out, lse, part_out, part_lse, (dim**-0.5 if scale is None else scale) * LOG2_E,
+        k_scale, v_scale, block_table, plan.items, out, lse, part_out, part_lse, check_scale(scale, dim) * LOG2_E,
         block_table.stride(0),
         HEADS=heads, GROUP=group, COLUMNS=8 if group <= 8 else 16, DIM=dim, PAGE=page, TOKENS=plan.tuning.block,
-        ASM=not interpreted(), EARLY=can_launch_early(q.device), num_warps=plan.tuning.warps, num_stages=plan.tuning.stages,
+        ASM=not interpreted(), EARLY=can_launch_early(q.device),
+        num_warps=plan.tuning.warps, num_stages=plan.tuning.stages,
     )  # fmt: skip
     merge(plan, part_out, part_lse, out, lse)
     return {"out": out, "lse": lse}
@@ -188,7 +189,7 @@ def _read_pieces(
 @triton.jit
 def _codes(words, ODD: tl.constexpr, FLOAT: tl.constexpr, ASM: tl.constexpr):
     """Return the e4m3 in the high (ODD) or low byte of each word, divided by 256."""
-    if ASM and FLOAT == tl.float16:  # two words at once
+    if ASM and tl.float16 == FLOAT:  # two words at once
         return tl.inline_asm_elementwise(
             """{
             .reg .b32 word, bits;

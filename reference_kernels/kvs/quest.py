@@ -29,6 +29,12 @@ Published
 7.03x faster self-attention and 2.23x lower latency end to end (the authors' README; RTX 4090 and Ada 6000, against
 FlashInfer over the full cache).
 
+Measured
+--------
+One H100, 128k tokens, 2k kept: B=8 146 us, 9.7x over dense attention, 0.76 of the ideal 12.8x; B=1 42 us, 4.5x, 0.35.
+With one request the three steps are 19, 17 and 13 us by themselves: reading 34 MB of digests, choosing (8 programs, one
+per key head, on 132 multiprocessors), and reading 8 MB of pages; latency and not bandwidth decides.
+
 Differs
 -------
 The paper has one query head per key head; grouped heads need the rule above. Its top-k is a library's, over all pages.

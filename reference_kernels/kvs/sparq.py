@@ -15,8 +15,9 @@ Ties go to the lower channel and the lower token. Five launches:
 1. Scores: r rows of the channel-major keys are streamed, T cut into equal pieces; each program chooses the channels by
    itself (D^2 comparisons are cheaper than a launch), and leaves the largest score of each span of S tokens.
 2. The k spans of the largest maxima. A token outside of them has k larger ones ahead, the maxima of these spans.
-3. The k largest of the k S tokens in them. Both selections are bisections over values that stay in registers, T / S and
-   k S of them, S ~ sqrt(T / k); 2 begins from a bound (the least of >= k disjoint maxima), 3 from the result of 2.
+3. The k largest of the k S tokens in them. Both selections search for the k-th largest of values that stay in
+   registers, T / S and k S of them with S ~ sqrt(T / k), by counts that leave a third of the range at a time; 2 begins
+   from a bound (the least of >= k disjoint maxima), 3 from the result of 2. Short contexts have S = 1 and skip 3.
 4. Attention over the k tokens. The query with all channels but i1 set to zero rides along as further rows of the same
    product (which has 16 rows anyway), so that the guessed scores of i2 are summed without a further read.
 5. The states of pieces are merged, a is the quotient of the sums over i2 and over all, and mean(v) is mixed in.
@@ -35,7 +36,8 @@ Cost
 ----
 Reads T r e + 2 k D e + 4 D bytes per key head (and writes a token to all three layouts, 3 D e) where dense attention
 reads 2 T D e: at most 2 T D / (T r + 2 k D) faster, 7.1 times for T = 131,072, D = 128, r = 32, k = 2,048. The fp32
-scores, 4 T bytes, are written and partly read again from L2. FLOPs: 2 G (T r + 2 k D) per key head.
+scores, 4 T bytes, are written and partly read again from L2. FLOPs: 2 G (T r + 2 k D) per key head. One program
+selects for one key head, which bounds T k by 2^29 (k = 4,096 of T = 131,072).
 
 Published
 ---------
@@ -43,9 +45,9 @@ Up to 8 times less attention data transfer (the paper's abstract, ICML 2024).
 
 Differs
 -------
-Not paged: a page table would cut the rows of k_channels into pieces of one page each, 32 bytes for 16 tokens in bf16,
-and a page of 64 tokens or more would have to be the unit of the cache; that is a matter of addresses, not of the
-method. `recent` tokens count among the k. The current token's key and value are in the cache when the step begins.
+Not paged: within a page of 16 tokens a channel of bf16 is a row of 32 bytes, so a paged layout wants pages of 64 tokens
+or more, channel-major inside; that changes addresses, not the method. The `recent` tokens count among the k.
+The current token is in the cache when the step begins. A length of at most k gives exact attention, a = 1.
 
 :leaf: kvs
 :papers: sparq-attention
@@ -337,7 +339,7 @@ def _score(
             total = total * tl.exp2(top - new_top) + tl.sum(tl.exp2(score - new_top[:, None]), 1)
             top = new_top
             joint = tl.where(joint == 0, 0.0, joint)  # -0 ties with 0
-            joint = tl.where(live, tl.where(token > newest, float("inf"), joint), float("-inf"))
+            joint = tl.where(live, tl.where(token >= newest, float("inf"), joint), float("-inf"))
             tl.store(my_scores + token, joint, mask=live)
             if SPAN > 1:
                 span = first // SPAN + tl.arange(0, BLOCK // SPAN)
@@ -420,7 +422,7 @@ def _select(
     for first in tl.range(0, count, CHUNK, num_stages=1):  # read again, since a scan needs the registers
         again = first + tl.arange(0, CHUNK)
         part = tl.load(values + row.to(tl.int64) * columns + again, mask=again < count, other=0.0)
-        larger, alike = _write(mine, again, _order(part, again < count), low, high, room, larger, alike)
+        larger, alike = _write(mine, again, _order(part, again < count), low, high, room, wanted, larger, alike)
     if SPAN == 1:  # spans are the next launch's affair, tokens the caller's
         _fill(mine, wanted, width, CHUNK)
 
@@ -458,7 +460,7 @@ def _select_within(
         again = again * SPAN + place % SPAN
         inside = (place < count * SPAN) & (again < length)
         part = tl.load(scores + row.to(tl.int64) * room + again, mask=inside, other=0.0)
-        larger, alike = _write(mine, again, _order(part, inside), low, high, space, larger, alike)
+        larger, alike = _write(mine, again, _order(part, inside), low, high, space, wanted, larger, alike)
     _fill(mine, wanted, width, CHUNK)
 
 
@@ -493,18 +495,18 @@ def _threshold(order, bound, wanted):
         low = tl.where(two >= wanted, second, tl.where(one >= wanted, first, low))
         reached = tl.where(two >= wanted, two, tl.where(one >= wanted, one, reached))
     low, high = low.to(tl.int32), high.to(tl.int32)
-    return low, high, wanted - tl.sum((order >= high).to(tl.int32), 0)
+    return low, high, tl.maximum(wanted - tl.sum((order >= high).to(tl.int32), 0), 0)  # NaN may exceed all
 
 
 @triton.jit
-def _write(target, number, order, low, high, room, larger, alike):
+def _write(target, number, order, low, high, room, wanted, larger, alike):
     """Append the chosen numbers of a chunk behind those of `larger` and `alike` values before; return new counts."""
     above = order >= high
     at = (order >= low) & (order < high)
     both = tl.cumsum(above.to(tl.int32) * 65536 + at.to(tl.int32), 0)  # two counts in one scan
     rank = alike + (both & 0xFFFF)
     place = larger + (both >> 16) + tl.minimum(rank, room) - 1
-    tl.store(target + place, number, mask=above | (at & (rank <= room)))
+    tl.store(target + place, number, mask=(above | (at & (rank <= room))) & (place < wanted))
     return larger + tl.sum(above.to(tl.int32), 0), alike + tl.sum(at.to(tl.int32), 0)
 
 

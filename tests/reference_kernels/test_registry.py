@@ -84,7 +84,6 @@ def test_a_leaf_may_be_a_behavior_and_papers_may_be_missing(write: Write):
     assert (found.leaf, found.behavior, found.papers, found.sections) == ("kvs", "kvs", (), {"Cost": "None."})
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="_card: zip of no headings with one end")
 def test_a_card_without_sections_has_none(write: Write):
     write("kvs/sample.py", '"""Title.\n\n:leaf: kvs\n:papers: quest\n"""\n')
     assert cards()[0].sections == {}

@@ -399,6 +399,12 @@ def test_impossible_counts_are_refused():
     refused(TypeError, "tail must be int32", tail=torch.zeros(2, dtype=torch.int64, device=DEVICE))
 
 
+@pytest.mark.xfail(strict=True, reason="only the upper end of the counts is checked")
+@pytest.mark.parametrize("changes", [{"quantized": (-32, 64)}, {"tail": (-1, 5)}])
+def test_negative_counts_are_refused(changes: dict[str, tuple[int, ...]]):
+    refused(ValueError, "must count", **{name: ints(*values) for name, values in changes.items()})
+
+
 @pytest.mark.parametrize(("width", "j"), [(4, j) for j in range(4)] + [(2, j) for j in range(8)])
 def test_the_gpus_instructions_restore_every_code_of_every_word(width: int, j: int):
     """The result is c s + z rounded once to fp16, for all 65536 words in either half of a register."""

@@ -192,6 +192,17 @@ def test_appended_tokens_keep_both_layouts_and_the_mean_in_step(device: torch.de
     assert torch.equal(inputs["k_channels"].nan_to_num(9), channel_major(k).nan_to_num(9))
 
 
+def test_broken_keys_of_one_head_harm_no_other(device: torch.device):
+    inputs = draw(device)
+    wanted = decode_attention(**inputs)
+    inputs["k"][0, 0] = inputs["k_channels"][0, 0] = math.nan
+    found = decode_attention(**inputs)
+    assert found["kept"][0, 0].tolist() == sorted(set(found["kept"][0, 0].tolist()) & set(range(200)))
+    for name in ("out", "coverage"):
+        assert torch.equal(found[name][0, 4:], wanted[name][0, 4:])
+        assert torch.equal(found[name][1], wanted[name][1])
+
+
 def test_keys_are_held_twice(device: torch.device):
     inputs = draw(device)
     cached = sum(inputs[name].nbytes for name in ("k", "k_channels", "v"))

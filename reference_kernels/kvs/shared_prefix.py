@@ -33,10 +33,10 @@ Measured
 --------
 One H100, 32k shared by 64 requests of 512 own tokens: 127 us (123 to 127 in four runs), 0.68 of the floor of 86 us;
 FlashInfer's cascade 611 us, without sharing 1254 us. The prefix alone takes 93-98 us (about 370 TFLOP/s of 730), the
-own tokens alone 64 us; side by side they should cost little more than the prefix, but a tile of 128 rows takes 55,000 of
-65,536 registers, so that one program of the other class fits beside it. Tried: tiles of 64 and 128 rows, 32 to 128
-tokens, 4 and 8 warps, 3 to 7 stages, registers capped at 128 and 168, priorities. Two stages of the pipeline go to the
-page lookup; below 6 stages each tile waits for its keys.
+own tokens alone 64 us; side by side they should cost little more than the prefix, but a tile of 128 rows takes 55,000
+of 65,536 registers, so that one program of the other class fits beside it. Tried: tiles of 64 and 128 rows, 32 to 128
+tokens, 4 and 8 warps, 3 to 7 stages, registers capped at 128 and 168, priorities. Two stages of the pipeline go to
+the page lookup; below 6 stages each tile waits for its keys.
 
 Differs
 -------

@@ -26,7 +26,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]…", help="Units; all of them when none is named.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]

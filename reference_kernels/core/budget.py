@@ -6,6 +6,7 @@ that precision may make at most twice that error, plus one rounding of the large
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +25,8 @@ class Verdict:
 
     @property
     def good(self) -> bool:
-        """Whether the error is within the budget; never for NaN."""
-        return self.error <= self.budget
+        """Whether the error is within the budget; never for NaN, nor where the reference itself overflows."""
+        return self.error <= self.budget < math.inf
 
     def __str__(self) -> str:
         return f"{self.output}: error {self.error:.3g}, budget {self.budget:.3g}{'' if self.good else '  WRONG'}"

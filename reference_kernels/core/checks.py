@@ -55,6 +55,11 @@ def check_scale(scale: float | None, dim: int) -> float:
     return dim**-0.5 if scale is None else scale
 
 
+def rows_of(table: torch.Tensor) -> torch.Tensor:
+    """Return a block table whose rows lie in one piece each; the rows themselves may share memory."""
+    return table if table.stride(-1) == 1 else table.contiguous()
+
+
 def check_table(block_table: torch.Tensor, lengths: torch.Tensor, pages: int, page: int) -> None:
     """Require lengths that the block table can hold and used entries within the pool. Reads values: once per step.
 

@@ -43,7 +43,15 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents
 
-from reference_kernels.core.checks import check_dim, check_heads, check_integers, check_scale, check_shape, check_table
+from reference_kernels.core.checks import (
+    check_dim,
+    check_heads,
+    check_integers,
+    check_scale,
+    check_shape,
+    check_table,
+    rows_of,
+)
 from reference_kernels.core.device import interpreted
 from reference_kernels.core.lse import attention
 from reference_kernels.core.paging import gather, make_cache
@@ -103,10 +111,11 @@ def decode_attention(
     if plan is None:
         check_table(block_table, lengths, pages, page)
         plan = make_plan(lengths, heads, q.device)
+    q, block_table = q.contiguous(), rows_of(block_table)
     out, lse = torch.empty_like(q), torch.empty(batch, query_heads, dtype=torch.float32, device=q.device)
     part_out, part_lse = plan.states(group, dim)
     _read_pieces[(len(plan.items),)](
-        q.contiguous(), k_pages.contiguous().view(torch.int16), v_pages.contiguous().view(torch.int16),
+        q, k_pages.contiguous().view(torch.int16), v_pages.contiguous().view(torch.int16),
         k_scale, v_scale, block_table, plan.items, out, lse, part_out, part_lse, check_scale(scale, dim) * LOG2_E,
         block_table.stride(0),
         HEADS=heads, GROUP=group, COLUMNS=8 if group <= 8 else 16, DIM=dim, PAGE=page, TOKENS=plan.tuning.block,

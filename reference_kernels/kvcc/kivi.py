@@ -23,10 +23,11 @@ b - 1.
     k_high, v_high    [B, Hkv, T, W] uint8, the third bit of channel j W + w in bit j (absent otherwise)
     k_params          [B, Hkv, T / 32, D] int32, s in the low half and z in the high half, fp16
     v_params          [B, Hkv, T / 32, D / 32, 32] int32, likewise, the tokens of a group innermost
-    k_tail, v_tail    [B, Hkv, R, D] in q's dtype; `quantized`, `tail` [B] int32: tokens in each part, quantized % 32
-    = 0
-Scales are fp16, so keys and values must stay below 65504. q [B, Hq, D], at most 16 query heads for a key head; returns
-out [B, Hq, D] and lse [B, Hq] fp32. In fp16 and bf16 dequantized numbers are fp16; with fp32 queries they are fp32.
+    k_tail, v_tail    [B, Hkv, R, D] in q's dtype
+    quantized, tail   [B] int32, tokens in each part; quantized % 32 = 0
+Scales are fp16, so keys and values must be numbers of at most 65504. q [B, Hq, D], at most 16 query heads for a key
+head; returns out [B, Hq, D] and lse [B, Hq] fp32. In fp16 and bf16 dequantized numbers are fp16; with fp32 queries they
+are fp32.
 
 Cost
 ----
@@ -157,8 +158,8 @@ def _groups_of_tokens(tensor: torch.Tensor) -> torch.Tensor:
 def _quantize(groups: torch.Tensor, bits: int, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return codes (int32) and (scale, zero) pairs as int32, sharing along `dim`."""
     low, high = groups.amin(dim, keepdim=True), groups.amax(dim, keepdim=True)
-    if groups.numel() and float(torch.maximum(low.abs(), high.abs()).max()) > torch.finfo(torch.float16).max:
-        raise ValueError("keys and values must stay below 65504: their scales are fp16")
+    if groups.numel() and not float(torch.maximum(low.abs(), high.abs()).max()) <= torch.finfo(torch.float16).max:
+        raise ValueError("keys and values must be numbers of at most 65504: their scales are fp16")
     zero = low.half()
     scale = ((high - zero.float()) / (2**bits - 1)).half()
     steps = torch.where(scale > 0, (groups - zero.float()) / scale.float(), 0.0)
@@ -168,8 +169,8 @@ def _quantize(groups: torch.Tensor, bits: int, dim: int) -> tuple[torch.Tensor, 
 
 
 def _split(params: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    halves = params.contiguous().view(torch.float16).unflatten(-1, (-1, 2)).to(dtype)
-    return halves[..., 0], halves[..., 1]
+    scale, zero = (half.to(torch.int16).view(torch.float16) for half in (params, params >> 16))
+    return scale.to(dtype), zero.to(dtype)
 
 
 def _packed(codes: torch.Tensor, params: torch.Tensor, bits: int) -> Quantized:
@@ -211,16 +212,19 @@ def decode_attention(
     if k_tail.dtype != q.dtype or v_tail.dtype != q.dtype:
         raise TypeError(f"the tail is {k_tail.dtype} and {v_tail.dtype}, q is {q.dtype}")
     if plan is None:
-        if bool((quantized % GROUP != 0).any()) or int(quantized.max()) > capacity or int(tail.max()) > k_tail.shape[2]:
+        counts = ((quantized, capacity), (tail, k_tail.shape[2]))
+        fit = all(int(count.min()) >= 0 and int(count.max()) <= room for count, room in counts)
+        if not fit or bool((quantized % GROUP != 0).any()):
             raise ValueError(
                 f"quantized must count whole groups of {GROUP} of the {capacity} tokens, tail what is there"
             )
         plan = make_plan(quantized, heads, keys.bits, q.device)
+    q, k_tail, v_tail = q.contiguous(), k_tail.contiguous(), v_tail.contiguous()
     out, lse = torch.empty_like(q), torch.empty(batch, query_heads, dtype=torch.float32, device=q.device)
     part_out, part_lse = plan.states(group, dim)
     planes = keys.high is not None
     _read_pieces[(len(plan.items),)](
-        q.contiguous(), keys.codes, keys.high if planes else keys.codes, keys.params,
+        q, keys.codes, keys.high if planes else keys.codes, keys.params,
         values.codes, values.high if planes else values.codes, values.params, k_tail, v_tail, quantized, tail,
         plan.items, out, lse, part_out, part_lse, check_scale(scale, dim) * LOG2_E,
         capacity, k_tail.shape[2],

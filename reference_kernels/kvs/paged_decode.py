@@ -54,6 +54,7 @@ from reference_kernels.core.checks import (
     check_scale,
     check_shape,
     check_table,
+    rows_of,
 )
 from reference_kernels.core.device import multiprocessors
 from reference_kernels.core.lse import attention
@@ -127,11 +128,12 @@ def paged_decode(
     if k_pages.stride(3) != 1 or v_pages.stride() != k_pages.stride():
         raise ValueError("k_pages and v_pages must have the same strides, with contiguous heads of D numbers")
 
+    q, block_table = q.contiguous(), rows_of(block_table)
     out, lse = torch.empty_like(q), torch.empty(batch, query_heads, dtype=torch.float32, device=q.device)
     part_out, part_lse = plan.states(group, dim)
     scale = check_scale(scale, dim)
     _read_pieces[(len(plan.items),)](
-        q.contiguous(), k_pages, v_pages, block_table, plan.items, out, lse, part_out, part_lse, scale * LOG2_E,
+        q, k_pages, v_pages, block_table, plan.items, out, lse, part_out, part_lse, scale * LOG2_E,
         k_pages.stride(0), k_pages.stride(1) if owned > 1 else 0, k_pages.stride(2),
         block_table.stride(0), block_table.stride(1) if per_head else 0,
         HEADS=heads, GROUP=group, ROWS=max(triton.next_power_of_2(group), 16), DIM=dim, PAGE=page,

@@ -53,7 +53,15 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from reference_kernels.core.checks import check_dim, check_heads, check_integers, check_same, check_shape, check_table
+from reference_kernels.core.checks import (
+    check_dim,
+    check_heads,
+    check_integers,
+    check_same,
+    check_shape,
+    check_table,
+    rows_of,
+)
 from reference_kernels.core.device import multiprocessors
 from reference_kernels.core.lse import attention
 from reference_kernels.core.paging import gather, pages_needed
@@ -81,16 +89,19 @@ def update_digests(
     check_shape("digests", digests, k_pages.shape[0], k_pages.shape[1], 2, k_pages.shape[3])
     check_integers(k_pages.device, block_table=block_table, lengths=lengths, since=since)
     heads, page, dim = k_pages.shape[1:]
+    if not digests.is_contiguous() or k_pages.stride(3) != 1:
+        raise ValueError("digests must be contiguous, and so must each key of k_pages")
+    block_table = rows_of(block_table)
     grid = (block_table.shape[0], block_table.shape[1], heads)
     _digest[grid](
-        digests, k_pages, block_table, lengths, since, block_table.stride(0), HEADS=heads, PAGE=page, DIM=dim,
-        ROWS=triton.next_power_of_2(page), num_warps=1,
+        digests, k_pages, block_table, lengths, since, block_table.stride(0), *k_pages.stride()[:3],
+        HEADS=heads, PAGE=page, DIM=dim, ROWS=triton.next_power_of_2(page), num_warps=1,
     )  # fmt: skip
 
 
 @triton.jit
 def _digest(
-    digests, k_pages, block_table, lengths, since, stride_request,
+    digests, k_pages, block_table, lengths, since, stride_request, stride_page, stride_head, stride_token,
     HEADS: tl.constexpr, PAGE: tl.constexpr, DIM: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """One program: the digest of one head of one page, if tokens were added to it."""
@@ -100,7 +111,7 @@ def _digest(
         page = tl.load(block_table + request * stride_request + number).to(tl.int64)
         row, dims = tl.arange(0, ROWS), tl.arange(0, DIM)
         live = (row < PAGE) & (row < length)
-        place = ((page * HEADS + head) * PAGE + row)[:, None] * DIM + dims[None, :]
+        place = page * stride_page + head * stride_head + row[:, None] * stride_token + dims[None, :]
         keys = tl.load(k_pages + place, mask=live[:, None], other=0.0)
         low = tl.min(tl.where(live[:, None], keys.to(tl.float32), float("inf")), 0)
         high = tl.max(tl.where(live[:, None], keys.to(tl.float32), float("-inf")), 0)
@@ -133,6 +144,7 @@ def decode_attention(
     if plan is None:
         check_table(block_table, lengths, pool, page)
         plan = make_plan(q, lengths, heads, page, pages)
+    q, digests, block_table = q.contiguous(), digests.contiguous(), rows_of(block_table)
     scores = page_scores(q, digests, block_table, lengths, page)
     kept, kept_lengths = select_pages(scores, block_table, lengths, page, pages)
     result = paged_decode.paged_decode(q, k_pages, v_pages, kept, kept_lengths, scale=scale, plan=plan)
@@ -246,7 +258,7 @@ def _select(
     number = tl.arange(0, BLOCK)
     there = number < count
     score = tl.load(scores + row.to(tl.int64) * columns + number, mask=there, other=float("-inf"))
-    bits = score.to(tl.int32, bitcast=True)
+    bits = (score + 0.0).to(tl.int32, bitcast=True)  # -0 becomes 0
     order = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # -inf lowest, +inf highest
     wanted = tl.minimum(pages, count)
 

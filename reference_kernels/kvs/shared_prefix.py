@@ -64,6 +64,7 @@ from reference_kernels.core.checks import (
     check_scale,
     check_shape,
     check_table,
+    rows_of,
 )
 from reference_kernels.core.device import multiprocessors
 from reference_kernels.core.lse import attention, merge_states
@@ -172,10 +173,11 @@ def decode_attention(
         if bool(((first < 0) | (count < 1) | (first + count > batch)).any()):
             raise ValueError(f"first and count must name requests 0 to {batch - 1}, at least one for each node")
         plan = make_plan(q, first, count, lengths, heads)
+    q, k_pages, v_pages = q.contiguous(), k_pages.contiguous(), v_pages.contiguous()
+    block_table = rows_of(block_table)
     out, lse = torch.empty_like(q), torch.empty(batch, query_heads, dtype=torch.float32, device=q.device)
     part_out = torch.empty(max(plan.states, 1), dim, dtype=torch.float32, device=q.device)
     part_lse = torch.empty(max(plan.states, 1), dtype=torch.float32, device=q.device)
-    q, k_pages, v_pages = q.contiguous(), k_pages.contiguous(), v_pages.contiguous()
 
     def read(launch: Launch) -> None:
         _read_pieces[(len(launch.items),)](

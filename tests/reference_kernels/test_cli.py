@@ -18,9 +18,10 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from reference_kernels import cli
-from reference_kernels.core import bench, ceilings, results
+from reference_kernels.core import ceilings, results
 from reference_kernels.core.device import choose_device
 from reference_kernels.core.unit import Unit, Work
+from reference_kernels.core.worker import Worker
 from reference_kernels.registry import card, cards, load
 from tests.conftest import ROOT
 
@@ -218,10 +219,17 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(ceilings, "measure", lambda: LIMITS)
     monkeypatch.setattr(results, "machine", lambda: {"gpu": "NVIDIA X"})
-    monkeypatch.setattr(bench, "bench", lambda unit, shape, limits: shape["result"])
+
+    def measure(_worker: Worker, unit: str, case: str, _limits: ceilings.Ceilings) -> Any:
+        result = cli.load(unit).UNIT.benchmarks[case]["result"]
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    monkeypatch.setattr(Worker, "bench", measure)
 
 
-def measured(**cases: dict[str, Any]) -> Unit:
+def measured(**cases: Any) -> Unit:
     return sample(None, benchmarks={name: {"result": case} for name, case in cases.items()})
 
 
@@ -247,6 +255,15 @@ def test_bench_ends_with_1_where_a_result_is_wrong(fake_gpu: None, use: Any, tmp
     assert result.exit_code == 1
     assert "✗ kivi: wrong: wrong, not timed" in words(result.stdout)
     assert set(results.read(tmp_path)["nvidia-x"]["kivi"]["cases"]) == {"wrong", "right"}
+
+
+def test_a_case_that_fails_is_named_and_costs_the_others_nothing(fake_gpu: None, use: Any, tmp_path: Path):
+    use(kivi=measured(broken=RuntimeError("illegal access\nand a long trace"), right=CASE), quest=measured(large=CASE))
+    result = invoke("bench", "kivi", "quest", "--out", str(tmp_path))
+    assert result.exit_code == 1
+    assert words(result.stderr) == "✗ kivi: broken: RuntimeError: illegal access"
+    found = results.read(tmp_path)["nvidia-x"]
+    assert {name: list(unit["cases"]) for name, unit in found.items()} == {"kivi": ["right"], "quest": ["large"]}
 
 
 TRACE = "".join(

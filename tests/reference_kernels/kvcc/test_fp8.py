@@ -161,7 +161,6 @@ def test_a_cache_takes_half_of_bf16():
     assert UNIT.work(**inputs).read == 2 * 43 * 2 * 64 + 2 * 8 * 64 * 2
 
 
-@pytest.mark.xfail(strict=True, reason="out takes q's strides, and those of the table's columns are not heeded")
 @pytest.mark.parametrize("name", ["q", "block_table"])
 def test_strided_arguments_are_read_as_what_they_are(name: str):
     arguments, k, v = cache([100, 70], 2, 2, 64)

@@ -131,7 +131,7 @@ def test_the_largest_fp16_numbers_are_kept_and_larger_ones_refused(which: str, b
     assert abs(float(restored[0, 0, 3, 4]) / 65504 - 1) < 2**-10
     for value in (65505.0, -65536.0, 1e30, torch.inf, -torch.inf):
         tensor[0, 0, 3, 4] = value
-        with pytest.raises(ValueError, match="must stay below 65504"):
+        with pytest.raises(ValueError, match="at most 65504"):
             QUANTIZE[which](tensor, bits)
 
 
@@ -145,12 +145,11 @@ def test_the_widest_group_is_finite(which: str, bits: int):
     assert torch.isfinite(restored).all()
 
 
-@pytest.mark.xfail(strict=True, reason="_quantize: max() of NaN is NaN, and NaN > 65504 is false")
 @BOTH
 def test_nan_is_refused(which: str):
     tensor = draw(1, 1, 32, 64)
     tensor[0, 0, 3, 4] = torch.nan
-    with pytest.raises(ValueError, match=r"NaN|must stay below 65504"):
+    with pytest.raises(ValueError, match=r"at most 65504"):
         QUANTIZE[which](tensor, 4)
 
 
@@ -271,11 +270,7 @@ def test_only_a_tail(bits: int, room: int):
 
 @BOTH
 @pytest.mark.parametrize("bits", BITS)
-def test_no_tokens_are_restored_as_none(which: str, bits: int, request: pytest.FixtureRequest):
-    if which == "values":
-        request.applymarker(
-            pytest.mark.xfail(strict=True, reason="_split: contiguous() keeps the strides of an empty tensor")
-        )
+def test_no_tokens_are_restored_as_none(which: str, bits: int):
     assert DEQUANTIZE[which](QUANTIZE[which](draw(1, 2, 0, 64), bits)).shape == (1, 2, 0, 64)
 
 
@@ -333,7 +328,6 @@ def test_more_bits_are_closer_to_the_original():
     assert errors[0] > 3 * errors[1] > 9 * errors[2]
 
 
-@pytest.mark.xfail(strict=True, reason="out takes q's strides; tails are taken for contiguous")
 @pytest.mark.parametrize("name", ["q", "k_tail", "v_tail"])
 def test_strided_arguments_are_read_as_what_they_are(name: str):
     arguments, k, v = case([64, 64], [5, 40], 2, 2, 64, 4)
@@ -381,6 +375,8 @@ def test_caches_that_do_not_fit_are_refused():
     refused(ValueError, "at most 16 query heads can share a key head, not 17", q=draw(2, 34, 64))
     refused(ValueError, "keys and values must have the same bits and shape", keys=other(bits=2))
     refused(ValueError, "keys and values must have the same bits and shape", keys=other(tokens=96))
+    third = {"keys": other(bits=3), "values": quantize_values(draw(2, 2, 64, 64), 2)}  # their words have one shape
+    refused(ValueError, "keys and values must have the same bits and shape", **third)
     refused(ValueError, "parameters of values must have shape", values=other())
     refused(ValueError, "parameters of keys must have shape", keys=quantize_values(draw(2, 2, 64, 64), 4))
     refused(ValueError, "k_tail must have shape", k_tail=draw(2, 1, 5, 64))
@@ -399,7 +395,6 @@ def test_impossible_counts_are_refused():
     refused(TypeError, "tail must be int32", tail=torch.zeros(2, dtype=torch.int64, device=DEVICE))
 
 
-@pytest.mark.xfail(strict=True, reason="only the upper end of the counts is checked")
 @pytest.mark.parametrize("changes", [{"quantized": (-32, 64)}, {"tail": (-1, 5)}])
 def test_negative_counts_are_refused(changes: dict[str, tuple[int, ...]]):
     refused(ValueError, "must count", **{name: ints(*values) for name, values in changes.items()})

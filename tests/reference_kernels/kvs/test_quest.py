@@ -185,7 +185,6 @@ def test_among_equals_the_earlier_pages_are_kept(pages: int):
     assert choose([[3.0] * 9], pages) == [[*range(100, 99 + pages), 108]]
 
 
-@pytest.mark.xfail(strict=True, reason="select_pages: the integer order puts -0.0 below 0.0")
 def test_zeros_of_both_signs_tie():
     assert choose([[-0.0, 0.0, 5.0]], 2) == [[100, 102]]
 
@@ -262,7 +261,6 @@ def test_the_plan_changes_nothing():
     assert all(torch.equal(plain[name], planned[name]) for name in plain)
 
 
-@pytest.mark.xfail(strict=True, reason="out takes q's strides; digests and table are taken for contiguous")
 @pytest.mark.parametrize("name", ["q", "digests", "block_table"])
 def test_strided_arguments_are_read_as_what_they_are(name: str):
     arguments, _, _ = cache([100, 70])
@@ -271,7 +269,6 @@ def test_strided_arguments_are_read_as_what_they_are(name: str):
     check_close(result, (wanted["out"].double(), wanted["lse"].double()))
 
 
-@pytest.mark.xfail(strict=True, reason="update_digests takes k_pages for contiguous, paged_decode does not")
 def test_digests_heed_the_strides_of_pages():
     arguments, _, _ = cache([32, 64])
     pages = arguments["k_pages"].transpose(1, 2).contiguous().transpose(1, 2)  # [P, S, H, D] in memory

@@ -114,13 +114,15 @@ def decode_attention(
     q, block_table = q.contiguous(), rows_of(block_table)
     out, lse = torch.empty_like(q), torch.empty(batch, query_heads, dtype=torch.float32, device=q.device)
     part_out, part_lse = plan.states(group, dim)
+    columns = 8 if group <= 8 else 16
     _read_pieces[(len(plan.items),)](
         q, k_pages.contiguous().view(torch.int16), v_pages.contiguous().view(torch.int16),
         k_scale, v_scale, block_table, plan.items, out, lse, part_out, part_lse, check_scale(scale, dim) * LOG2_E,
         block_table.stride(0),
-        HEADS=heads, GROUP=group, COLUMNS=8 if group <= 8 else 16, DIM=dim, PAGE=page, TOKENS=plan.tuning.block,
+        HEADS=heads, GROUP=group, COLUMNS=columns, DIM=dim, PAGE=page, TOKENS=plan.tuning.block,
         ASM=not interpreted(), EARLY=can_launch_early(q.device),
-        num_warps=plan.tuning.warps, num_stages=plan.tuning.stages,
+        num_warps=max(plan.tuning.warps, dim * columns // 2048),  # wide heads and groups need more registers
+        num_stages=plan.tuning.stages,
     )  # fmt: skip
     merge(plan, part_out, part_lse, out, lse)
     return {"out": out, "lse": lse}

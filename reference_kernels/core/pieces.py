@@ -55,8 +55,14 @@ class Plan:
         self.items.copy_(_padded(items, len(self.items)))
         self.parts.copy_(parts)
 
-    def states(self, group: int, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Allocate the partial states: out [capacity, G, D] and lse [capacity, G], fp32."""
+    def states(self, rows: int, group: int, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Allocate the partial states: out [capacity, G, D] and lse [capacity, G], fp32.
+
+        Raises:
+            ValueError: the plan is not for `rows` rows.
+        """
+        if len(self.parts) - 1 != rows:
+            raise ValueError(f"the plan is for {len(self.parts) - 1} rows, not for {rows}")
         shape = (len(self.items), group)
         device = self.items.device
         return torch.empty(*shape, dim, dtype=torch.float32, device=device), torch.empty(shape, device=device)

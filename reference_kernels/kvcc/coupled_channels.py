@@ -184,7 +184,7 @@ def decode_attention(
         plan = make_plan(q, lengths, k_book)
 
     out, lse = torch.empty_like(q), torch.empty(batch, query_heads, dtype=torch.float32, device=q.device)
-    part_out, part_lse = plan.states(group, dim)
+    part_out, part_lse = plan.states(batch * heads, group, dim)
     columns = triton.next_power_of_2(group)
     tables = torch.empty(batch * heads, groups, centroids, columns, dtype=q.dtype, device=q.device)
     _make_tables[(batch * heads, groups)](

@@ -61,6 +61,7 @@ from reference_kernels.core.unit import Inputs, Outputs, Unit, Work
 
 LOG2_E = 1.4426950408889634
 LARGEST = 448.0  # of e4m3
+SMALLEST = 1e-30  # a head whose numbers are smaller counts as zeros
 TUNING = Tuning(block=32, warps=1, stages=4, pieces=8)
 
 
@@ -73,12 +74,17 @@ def quantize(pages: torch.Tensor, scale: torch.Tensor | None = None) -> tuple[to
 
     Returns:
         codes [P, Hkv, S, D] float8_e4m3fn and scale [Hkv] fp32 (1 for a head of zeros).
+
+    Raises:
+        ValueError: a number is infinite.
     """
     check_shape("pages", pages, None, None, None, None)
-    pages = pages.float().nan_to_num(0.0)
+    pages = pages.float().nan_to_num(0.0, posinf=torch.inf, neginf=-torch.inf)
     if scale is None:
         largest = pages.abs().amax((0, 2, 3))
-        scale = torch.where(largest > 0, largest / LARGEST, 1.0)
+        if not bool(torch.isfinite(largest).all()):
+            raise ValueError("keys and values must be finite")
+        scale = torch.where(largest >= SMALLEST, largest / LARGEST, 1.0)
     scaled = (pages / scale[:, None, None]).clamp(-LARGEST, LARGEST)
     return scaled.to(torch.float8_e4m3fn), scale
 
@@ -113,7 +119,7 @@ def decode_attention(
         plan = make_plan(lengths, heads, q.device)
     q, block_table = q.contiguous(), rows_of(block_table)
     out, lse = torch.empty_like(q), torch.empty(batch, query_heads, dtype=torch.float32, device=q.device)
-    part_out, part_lse = plan.states(group, dim)
+    part_out, part_lse = plan.states(batch * heads, group, dim)
     columns = 8 if group <= 8 else 16
     _read_pieces[(len(plan.items),)](
         q, k_pages.contiguous().view(torch.int16), v_pages.contiguous().view(torch.int16),

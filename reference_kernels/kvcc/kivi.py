@@ -221,7 +221,7 @@ def decode_attention(
         plan = make_plan(quantized, heads, keys.bits, q.device)
     q, k_tail, v_tail = q.contiguous(), k_tail.contiguous(), v_tail.contiguous()
     out, lse = torch.empty_like(q), torch.empty(batch, query_heads, dtype=torch.float32, device=q.device)
-    part_out, part_lse = plan.states(group, dim)
+    part_out, part_lse = plan.states(batch * heads, group, dim)
     planes = keys.high is not None
     _read_pieces[(len(plan.items),)](
         q, keys.codes, keys.high if planes else keys.codes, keys.params,

@@ -199,7 +199,7 @@ def decode_attention(
     query = q.contiguous() if rotated else _times(q, u_k.transpose(1, 2), k_rank)
     mean = torch.empty(batch, query_heads, wide, dtype=q.dtype, device=q.device)
     lse = torch.empty(batch, query_heads, dtype=torch.float32, device=q.device)
-    part_mean, part_lse = plan.states(members, wide)
+    part_mean, part_lse = plan.states(batch * groups, members, wide)
     # these two are read by TMA, straight into shared memory
     wide_k = triton.next_power_of_2(k_rank)
     keys = TensorDescriptor.from_tensor(k_latent.flatten(0, 2), [plan.tuning.block, wide_k])

@@ -181,7 +181,7 @@ def decode_attention(
     if plan is None:
         plan = _plan(q, k, kept_start, lengths, layer)
     out, lse = torch.empty_like(q), torch.empty(batch, query_heads, dtype=torch.float32, device=q.device)
-    part_out, part_lse = plan.states(group, dim)
+    part_out, part_lse = plan.states(batch * heads, group, dim)
     scale = dim**-0.5 if scale is None else scale
     _read_pieces[(len(plan.items),)](
         q.contiguous(), k, v, k_norms[layer], v_norms[layer], kept_k, kept_v, kept_start, lengths, plan.items,

@@ -121,7 +121,7 @@ def decode_attention(
 
     rotated_query, rotated_out = torch.empty_like(q), torch.empty(q.shape, dtype=torch.float32, device=q.device)
     out, lse = torch.empty_like(q), torch.empty(batch, query_heads, dtype=torch.float32, device=q.device)
-    part_out, part_lse = plan.states(group, dim)
+    part_out, part_lse = plan.states(batch * heads, group, dim)
     launch_rotation(q.contiguous(), signs, rotated_query, back=False)
     _read_pieces[(len(plan.items),)](
         rotated_query, keys.codes, keys.norms, values.codes, values.norms,

@@ -145,7 +145,7 @@ def decode_attention(
             raise ValueError(f"channels must lie in 0 ... {dim - 1}")
         plan = make_row_plan(q, lengths.repeat_interleave(heads), triton.next_power_of_2(keep) + dim)
     out, lse = torch.empty_like(q), torch.empty(batch, query_heads, dtype=torch.float32, device=q.device)
-    part_out, part_lse = plan.states(group, dim)
+    part_out, part_lse = plan.states(batch * heads, group, dim)
     scale = dim**-0.5 if scale is None else scale
     _read_pieces[(len(plan.items),)](
         q.contiguous(), k_pruned, channels, v, plan.items, out, lse, part_out, part_lse, scale * LOG2_E,

@@ -130,7 +130,7 @@ def paged_decode(
 
     q, block_table = q.contiguous(), rows_of(block_table)
     out, lse = torch.empty_like(q), torch.empty(batch, query_heads, dtype=torch.float32, device=q.device)
-    part_out, part_lse = plan.states(group, dim)
+    part_out, part_lse = plan.states(batch * heads, group, dim)
     scale = check_scale(scale, dim)
     _read_pieces[(len(plan.items),)](
         q, k_pages, v_pages, block_table, plan.items, out, lse, part_out, part_lse, scale * LOG2_E,

@@ -194,7 +194,7 @@ def test_too_many_pieces_are_refused_and_leave_the_plan_as_it_was():
 
 def test_states_have_room_for_every_piece():
     plan = plan_rows(torch.tensor([1000, 3]), TUNING, CPU, capacity=50)
-    out, lse = plan.states(4, 64)
+    out, lse = plan.states(len(plan.parts) - 1, 4, 64)
     assert (out.shape, lse.shape) == ((50, 4, 64), (50, 4))
     assert out.dtype == lse.dtype == torch.float32
 
@@ -240,3 +240,9 @@ def test_states_of_nothing_take_no_part_in_a_merge(device: torch.device):
     wanted, logs = merge_states(part_out.double(), part_lse.double())
     torch.testing.assert_close(out.double(), wanted, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(lse.double(), logs, rtol=1e-6, atol=1e-6)
+
+
+def test_states_for_other_rows_are_refused():
+    plan = plan_rows(torch.tensor([40, 7]), Tuning(block=16), torch.device("cpu"))
+    with pytest.raises(ValueError, match="the plan is for 2 rows, not for 3"):
+        plan.states(3, 4, 64)

@@ -221,3 +221,17 @@ def test_the_gpus_instructions_restore_every_code(odd: bool, monkeypatch: pytest
         assert np.array_equal(found[there, half].astype(np.float64) * 256, wanted[there])
         signs = np.signbit(found[there, half])
         assert np.array_equal(signs, byte[there] > 127), "zero keeps its sign"
+
+
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf])
+def test_infinite_numbers_are_refused(value: float):
+    pages = torch.ones(1, 2, 4, 32)
+    pages[0, 1, 2, 3] = value
+    with pytest.raises(ValueError, match="must be finite"):
+        quantize(pages)
+
+
+def test_a_head_of_vanishing_numbers_counts_as_zeros():
+    codes, scale = quantize(torch.full((1, 1, 4, 32), 1e-44))
+    assert not codes.float().any()
+    assert scale.tolist() == [1.0]

@@ -323,3 +323,10 @@ def test_tunings_stay_within_what_a_tile_can_be():
             tuning = make_plan(q, ints(tokens), 1).tuning
             assert tuning.block >= 16
             assert tuning.block & (tuning.block - 1) == 0
+
+
+def test_a_plan_for_other_rows_is_refused():
+    arguments = UNIT.make_inputs(device=DEVICE, dtype=torch.float32, seed=0, lengths=[40, 9], heads=2, group=1, dim=64)
+    plan = make_plan(arguments["q"], torch.tensor([40], dtype=torch.int32), 2)
+    with pytest.raises(ValueError, match="the plan is for 2 rows, not for 4"):
+        paged_decode(**arguments, plan=plan)

@@ -189,6 +189,14 @@ def test_zeros_of_both_signs_tie():
     assert choose([[-0.0, 0.0, 5.0]], 2) == [[100, 102]]
 
 
+@pytest.mark.parametrize("pages", [2, 3, 5])
+def test_scores_one_rounding_apart_are_told_apart(pages: int):
+    for sign in (1, -1):
+        row = [sign * (1 + i * 2**-23) for i in range(8)]
+        best = range(108 - pages + 1, 108) if sign > 0 else range(100, 100 + pages - 1)
+        assert choose([[*row, 0.0]], pages) == [[*best, 108]]
+
+
 def test_the_newest_page_is_always_kept():
     assert choose([[9.0, 8.0, 7.0]], 1) == [[102]]
     assert choose([[9.0, 8.0, -1e30]], 2) == [[100, 102]]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_wait
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from reference_kernels.core.device import multiprocessors
 
@@ -94,7 +94,6 @@ def cut(rows: torch.Tensor, block: int, pieces: int) -> tuple[torch.Tensor, torc
     counts = -(-rows // _piece(rows, block, pieces))
     counts = counts.clamp(min=1)  # an empty row still needs its zeros written
     even = (rows + counts * block - 1) // (counts * block) * block  # tokens per piece of each row
-    counts = ((rows + even - 1) // even.clamp(min=1)).clamp(min=1)  # rounding to tiles may have saved a piece
     row = torch.arange(len(rows)).repeat_interleave(counts)
     first = torch.arange(len(row)) - (counts.cumsum(0) - counts)[row]  # number of the piece within its row
     start = first * even[row]
@@ -157,22 +156,60 @@ def _merge(
     row, member = tl.program_id(0), tl.program_id(1)
     begin, end = tl.load(parts + row), tl.load(parts + row + 1)
     if begin < end:
-        dims = tl.arange(0, DIM)
         top = float("-inf")
         total = 0.0
         mean = tl.zeros([DIM], tl.float32)
         for first in range(begin, end, BLOCK):
             slots = first + tl.arange(0, BLOCK)
-            live = slots < end
             place = slots * GROUP + member
-            logs = tl.load(part_lse + place, mask=live, other=float("-inf"))
-            states = tl.load(part_out + place[:, None] * DIM + dims[None, :], mask=live[:, None], other=0.0)
-            new_top = tl.maximum(top, tl.max(logs, 0))
-            weights = tl.exp(logs - new_top)
-            fade = tl.exp(top - new_top)
-            total = total * fade + tl.sum(weights, 0)
-            mean = mean * fade + tl.sum(weights[:, None] * states, 0)
-            top = new_top
-        head = row * GROUP + member
-        tl.store(lse + head, top + tl.log(total))
-        tl.store(out + head * DIM + dims, (mean / total).to(out.dtype.element_ty))
+            top, total, mean = join_states(place, slots < end, part_out, part_lse, top, total, mean, DIM)
+        store_joined(row * GROUP + member, top, total, mean, out, lse, DIM)
+
+
+@triton.jit
+def join_states(place, live, part_out, part_lse, top, total, mean, DIM: tl.constexpr):  # noqa: ANN201
+    """Join the partial states at `place` [N], where `live`, to a running one; any of them may be that of no keys."""
+    dims = tl.arange(0, DIM)
+    logs = tl.load(part_lse + place, mask=live, other=float("-inf"))
+    states = tl.load(part_out + place[:, None] * DIM + dims[None, :], mask=live[:, None], other=0.0)
+    new_top = tl.maximum(top, tl.max(logs, 0))
+    finite = tl.where(new_top == float("-inf"), 0.0, new_top)
+    weights = tl.exp(logs - finite)
+    fade = tl.exp(top - finite)
+    return new_top, total * fade + tl.sum(weights, 0), mean * fade + tl.sum(weights[:, None] * states, 0)
+
+
+@triton.jit
+def store_joined(head, top, total, mean, out, lse, DIM: tl.constexpr):  # noqa: ANN201
+    """Write what was joined as the result of a query head."""
+    tl.store(lse + head, top + tl.log(total))
+    mean = mean / tl.where(total > 0, total, 1.0)
+    tl.store(out + head * DIM + tl.arange(0, DIM), mean.to(out.dtype.element_ty))
+
+
+@triton.jit
+def take_piece(items, EARLY: tl.constexpr):  # noqa: ANN201
+    """Return this program's row (-1: there is nothing to do), first token, end and slot; let the merge be launched."""
+    if EARLY:
+        gdc_launch_dependents()
+    item = items + tl.program_id(0) * 4
+    return tl.load(item), tl.load(item + 1), tl.load(item + 2), tl.load(item + 3)
+
+
+@triton.jit
+def store_lse(row, slot, member, top, total, lse, part_lse, GROUP: tl.constexpr):  # noqa: ANN201
+    """Write the LSE of `member` [N] of a row's G heads; top and total are of powers of two."""
+    logsum = (top + tl.log2(total)) * 0.6931471805599453
+    if slot < 0:
+        tl.store(lse + row * GROUP + member, logsum, mask=member < GROUP)
+    else:
+        tl.store(part_lse + slot * GROUP + member, logsum, mask=member < GROUP)
+
+
+@triton.jit
+def store_mean(row, slot, place, mean, mask, out, part_out, GROUP: tl.constexpr, DIM: tl.constexpr):  # noqa: ANN201
+    """Write values of a row's state [G, D] at `place`: into the result if the row is whole, else into its slot."""
+    if slot < 0:
+        tl.store(out + row * GROUP * DIM + place, mean.to(out.dtype.element_ty), mask=mask)
+    else:
+        tl.store(part_out + slot * GROUP * DIM + place, mean, mask=mask)

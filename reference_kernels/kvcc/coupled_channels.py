@@ -59,7 +59,7 @@ import triton.language as tl
 from reference_kernels.core.checks import check_dim, check_heads, check_integers, check_same, check_shape
 from reference_kernels.core.device import interpreted
 from reference_kernels.core.lse import attention
-from reference_kernels.core.pieces import Plan, Tuning, merge, plan_rows
+from reference_kernels.core.pieces import Plan, Tuning, merge, plan_rows, store_lse, store_mean, take_piece
 from reference_kernels.core.unit import Inputs, Outputs, Unit, Work
 from reference_kernels.kvcc.split_decode import check_contiguous, check_room, dense
 
@@ -273,8 +273,7 @@ def _read_pieces(
     CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One program: the state of the G query heads of one row over one piece of its tokens."""
-    item = items + tl.program_id(0) * 4
-    row, start, stop, slot = tl.load(item), tl.load(item + 1), tl.load(item + 2), tl.load(item + 3)
+    row, start, stop, slot = take_piece(items, False)
     if row >= 0:
         DIM: tl.constexpr = GROUPS * CHANNELS
         column, channel, group, token = (
@@ -312,16 +311,9 @@ def _read_pieces(
             mean = tl.dot(values, weights.to(values.dtype), mean * fade[None, :], input_precision="ieee")
 
         mean = mean / tl.where(total > 0, total, 1.0)[None, :]
-        logsum = (top + tl.log2(total)) * 0.6931471805599453
-        real = column < GROUP
-        if slot < 0:
-            place = row * GROUP + column
-            tl.store(lse + place, logsum, mask=real)
-            tl.store(out + place[None, :] * DIM + dims[:, None], mean.to(out.dtype.element_ty), mask=real[None, :])
-        else:
-            place = slot * GROUP + column
-            tl.store(part_lse + place, logsum, mask=real)
-            tl.store(part_out + place[None, :] * DIM + dims[:, None], mean, mask=real[None, :])
+        store_lse(row, slot, column, top, total, lse, part_lse, GROUP)
+        place = column[None, :] * DIM + dims[:, None]
+        store_mean(row, slot, place, mean, (column < GROUP)[None, :], out, part_out, GROUP, DIM)
 
 
 def reference(

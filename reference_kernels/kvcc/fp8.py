@@ -41,7 +41,6 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_launch_dependents
 
 from reference_kernels.core.checks import (
     check_dim,
@@ -56,7 +55,16 @@ from reference_kernels.core.device import interpreted
 from reference_kernels.core.lse import attention
 from reference_kernels.core.paging import gather, make_cache
 from reference_kernels.core.peers import DECODE_PEERS
-from reference_kernels.core.pieces import Plan, Tuning, can_launch_early, merge, plan_rows
+from reference_kernels.core.pieces import (
+    Plan,
+    Tuning,
+    can_launch_early,
+    merge,
+    plan_rows,
+    store_lse,
+    store_mean,
+    take_piece,
+)
 from reference_kernels.core.unit import Inputs, Outputs, Unit, Work
 
 LOG2_E = 1.4426950408889634
@@ -146,10 +154,7 @@ def _read_pieces(
     TOKENS: tl.constexpr, ASM: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """One program: the state of the G query heads of one row over one piece of its tokens."""
-    if EARLY:
-        gdc_launch_dependents()
-    item = items + tl.program_id(0) * 4
-    row, start, stop, slot = tl.load(item), tl.load(item + 1), tl.load(item + 2), tl.load(item + 3)
+    row, start, stop, slot = take_piece(items, EARLY)
     if row >= 0:
         FLOAT: tl.constexpr = tl.float32 if q.dtype.element_ty == tl.float32 else tl.float16
         WORDS: tl.constexpr = DIM // 2
@@ -189,18 +194,10 @@ def _read_pieces(
             )
 
         factor = tl.load(v_scale + head) * 256 / tl.where(total > 0, total, 1.0)[None, :]
-        logsum = (top + tl.log2(total)) * 0.6931471805599453
+        store_lse(row, slot, column, top, total, lse, part_lse, GROUP)
         place = column[None, :] * DIM + 2 * word[:, None]
-        if slot < 0:
-            tl.store(lse + row * GROUP + column, logsum, mask=column < GROUP)
-            results = out + row * GROUP * DIM + place
-            tl.store(results, (even_mean * factor).to(out.dtype.element_ty), mask=real)
-            tl.store(results + 1, (odd_mean * factor).to(out.dtype.element_ty), mask=real)
-        else:
-            tl.store(part_lse + slot * GROUP + column, logsum, mask=column < GROUP)
-            states = part_out + slot * GROUP * DIM + place
-            tl.store(states, even_mean * factor, mask=real)
-            tl.store(states + 1, odd_mean * factor, mask=real)
+        store_mean(row, slot, place, even_mean * factor, real, out, part_out, GROUP, DIM)
+        store_mean(row, slot, place + 1, odd_mean * factor, real, out, part_out, GROUP, DIM)
 
 
 @triton.jit

@@ -69,13 +69,21 @@ from typing import Any, no_type_check
 import torch
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_launch_dependents
 
 from reference_kernels.core.checks import check_dim, check_heads, check_integers, check_scale, check_shape
 from reference_kernels.core.device import interpreted
 from reference_kernels.core.lse import attention
 from reference_kernels.core.peers import installed
-from reference_kernels.core.pieces import Plan, Tuning, can_launch_early, merge, plan_rows
+from reference_kernels.core.pieces import (
+    Plan,
+    Tuning,
+    can_launch_early,
+    merge,
+    plan_rows,
+    store_lse,
+    store_mean,
+    take_piece,
+)
 from reference_kernels.core.unit import Inputs, MissingPeerError, Outputs, Unit, Work
 
 GROUP = 32  # tokens (keys) or channels (values) that share a scale
@@ -260,10 +268,7 @@ def _read_pieces(
     BITS: tl.constexpr, TOKENS: tl.constexpr, UNROLL: tl.constexpr, ASM: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """One program: the state of the G query heads of one row over one piece of its tokens (and the tail)."""
-    if EARLY:
-        gdc_launch_dependents()
-    item = items + tl.program_id(0) * 4
-    row, start, stop, slot = tl.load(item), tl.load(item + 1), tl.load(item + 2), tl.load(item + 3)
+    row, start, stop, slot = take_piece(items, EARLY)
     if row >= 0:
         FLOAT: tl.constexpr = tl.float32 if q.dtype.element_ty == tl.float32 else tl.float16
         LANES: tl.constexpr = WORDS if WORDS < TOKENS else TOKENS  # words of a block, and channels of a tile
@@ -362,18 +367,10 @@ def _read_pieces(
                 means = added
 
         inverse = 1.0 / tl.where(total > 0, total, 1.0)
-        logsum = (top + tl.log2(total)) * 0.6931471805599453
-        if slot < 0:
-            tl.store(lse + row * GROUP + column, logsum, mask=column < GROUP)
-        else:
-            tl.store(part_lse + slot * GROUP + column, logsum, mask=column < GROUP)
+        store_lse(row, slot, column, top, total, lse, part_lse, GROUP)
         for tile in tl.static_range(BLOCKS * CODES):
-            mean = means[tile] * inverse[None, :]
             place = column[None, :] * DIM + lane[:, None] + tile * LANES
-            if slot < 0:
-                tl.store(out + row * GROUP * DIM + place, mean.to(out.dtype.element_ty), mask=real)
-            else:
-                tl.store(part_out + slot * GROUP * DIM + place, mean, mask=real)
+            store_mean(row, slot, place, means[tile] * inverse[None, :], real, out, part_out, GROUP, DIM)
 
 
 @triton.jit

@@ -64,12 +64,20 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_launch_dependents
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from reference_kernels.core.checks import check_dim, check_heads, check_integers, check_same, check_shape
 from reference_kernels.core.lse import attention
-from reference_kernels.core.pieces import Plan, Tuning, can_launch_early, merge, plan_rows
+from reference_kernels.core.pieces import (
+    Plan,
+    Tuning,
+    can_launch_early,
+    merge,
+    plan_rows,
+    store_lse,
+    store_mean,
+    take_piece,
+)
 from reference_kernels.core.unit import Inputs, Outputs, Unit, Work
 from reference_kernels.kvcc.split_decode import check_contiguous, check_room, dense
 
@@ -267,10 +275,7 @@ def _read_pieces(
     tensor cores take from registers.
     """
     MEMBERS: tl.constexpr = HEADS * GROUP
-    if EARLY:
-        gdc_launch_dependents()
-    item = items + tl.program_id(0) * 4
-    row, start, stop, slot = tl.load(item), tl.load(item + 1), tl.load(item + 2), tl.load(item + 3)
+    row, start, stop, slot = take_piece(items, EARLY)
     if row >= 0:
         member, ranks = tl.arange(0, COLUMNS), tl.arange(0, V_WIDE)
         base = row * capacity
@@ -292,16 +297,9 @@ def _read_pieces(
 
         sums = tl.sum(total, 0)
         mean = mean / tl.where(sums > 0, sums, 1.0)[None, :]
-        logsum = (top + tl.log2(sums)) * 0.6931471805599453
-        real = member < MEMBERS
-        place = tl.where(slot < 0, row, slot) * MEMBERS + member
-        places = place[None, :] * V_WIDE + ranks[:, None]
-        if slot < 0:
-            tl.store(lse + place, logsum, mask=real)
-            tl.store(mean_out + places, mean.to(mean_out.dtype.element_ty), mask=real[None, :])
-        else:
-            tl.store(part_lse + place, logsum, mask=real)
-            tl.store(part_mean + places, mean, mask=real[None, :])
+        store_lse(row, slot, member, top, sums, lse, part_lse, MEMBERS)
+        place = member[None, :] * V_WIDE + ranks[:, None]
+        store_mean(row, slot, place, mean, (member < MEMBERS)[None, :], mean_out, part_mean, MEMBERS, V_WIDE)
 
 
 @triton.jit

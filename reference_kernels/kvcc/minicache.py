@@ -51,12 +51,11 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_launch_dependents
 
 from reference_kernels.core.checks import check_dim, check_heads, check_integers, check_same, check_shape
 from reference_kernels.core.device import interpreted
 from reference_kernels.core.lse import attention
-from reference_kernels.core.pieces import Plan, can_launch_early, merge
+from reference_kernels.core.pieces import Plan, can_launch_early, merge, store_lse, store_mean, take_piece
 from reference_kernels.core.unit import Inputs, Outputs, Unit, Work
 from reference_kernels.kvcc.split_decode import (
     check_contiguous,
@@ -64,7 +63,6 @@ from reference_kernels.kvcc.split_decode import (
     dense,
     fold,
     make_row_plan,
-    store_state,
 )
 
 LOG2_E = 1.4426950408889634
@@ -273,10 +271,7 @@ def _read_pieces(
     BLOCK: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """One program: the state of the G query heads of one row over one piece of its tokens, merged ones first."""
-    if EARLY:
-        gdc_launch_dependents()
-    item = items + tl.program_id(0) * 4
-    row, start, stop, slot = tl.load(item), tl.load(item + 1), tl.load(item + 2), tl.load(item + 3)
+    row, start, stop, slot = take_piece(items, EARLY)
     if row >= 0:
         group, dims = tl.arange(0, ROWS), tl.arange(0, DIM)
         mine = q + (row * GROUP + group)[:, None] * DIM + dims[None, :]
@@ -311,7 +306,10 @@ def _read_pieces(
                 scores = tl.where(live[None, :], scores, float("-inf"))
                 values = tl.load(kept_v + place)
                 top, total, mean = fold(scores, values, 1.0, top, total, mean)
-        store_state(row, slot, top, total, mean, out, lse, part_out, part_lse, GROUP, ROWS, DIM)
+        mean = mean / tl.where(total > 0, total, 1.0)[:, None]
+        store_lse(row, slot, group, top, total, lse, part_lse, GROUP)
+        place = group[:, None] * DIM + dims[None, :]
+        store_mean(row, slot, place, mean, (group < GROUP)[:, None], out, part_out, GROUP, DIM)
 
 
 def reference(

@@ -70,7 +70,7 @@ import triton.language as tl
 from reference_kernels.core.checks import check_heads, check_integers, check_same, check_shape
 from reference_kernels.core.device import interpreted
 from reference_kernels.core.lse import attention
-from reference_kernels.core.pieces import Plan, Tuning, merge, plan_rows
+from reference_kernels.core.pieces import Plan, Tuning, merge, plan_rows, store_lse, store_mean, take_piece
 from reference_kernels.core.unit import Inputs, Outputs, Unit, Work
 from reference_kernels.kvcc.rotated_codes import (
     Coded,
@@ -185,8 +185,7 @@ def _read_pieces(
     BYTES: tl.constexpr,
 ):  # fmt: skip
     """One program: the state of the G query heads of one row over one piece of its tokens, in the rotated space."""
-    item = items + tl.program_id(0) * 4
-    row, start, stop, slot = tl.load(item), tl.load(item + 1), tl.load(item + 2), tl.load(item + 3)
+    row, start, stop, slot = take_piece(items, False)
     if row >= 0:
         J: tl.constexpr = 4 if BITS == 4 else 8  # codes in a word
         WORDS: tl.constexpr = DIM // J
@@ -245,18 +244,10 @@ def _read_pieces(
             means = new_means
 
         inverse = DIM**-0.5 / tl.where(total > 0, total, 1.0)
-        logsum = (top + tl.log2(total)) * 0.6931471805599453
-        if slot < 0:
-            tl.store(lse + row * GROUP + column, logsum, mask=column < GROUP)
-        else:
-            tl.store(part_lse + slot * GROUP + column, logsum, mask=column < GROUP)
+        store_lse(row, slot, column, top, total, lse, part_lse, GROUP)
         for j in tl.static_range(J):
-            mean = means[j] * inverse[None, :]
             place = column[None, :] * DIM + word[:, None] + j * WORDS
-            if slot < 0:
-                tl.store(out + row * GROUP * DIM + place, mean, mask=real)
-            else:
-                tl.store(part_out + slot * GROUP * DIM + place, mean, mask=real)
+            store_mean(row, slot, place, means[j] * inverse[None, :], real, out, part_out, GROUP, DIM)
 
 
 @triton.jit

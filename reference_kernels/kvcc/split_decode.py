@@ -58,27 +58,6 @@ def fold(scores, values, factors, top, total, mean):  # noqa: ANN201
     return new_top, total, tl.dot(weights, values, mean * fade[:, None], input_precision="ieee")
 
 
-@triton.jit
-def store_state(  # noqa: ANN201
-    row, slot, top, total, mean, out, lse, part_out, part_lse, GROUP: tl.constexpr, ROWS: tl.constexpr,
-    DIM: tl.constexpr,
-):  # fmt: skip
-    """Write the result of a whole row, or the state of a piece of one."""
-    group, dims = tl.arange(0, ROWS), tl.arange(0, DIM)
-    real = group < GROUP
-    mean = mean / tl.where(total > 0, total, 1.0)[:, None]
-    logsum = (top + tl.log2(total)) * 0.6931471805599453
-    if slot < 0:
-        heads = row * GROUP + group
-        tl.store(lse + heads, logsum, mask=real)
-        tl.store(out + heads[:, None] * DIM + dims[None, :], mean.to(out.dtype.element_ty), mask=real[:, None])
-    else:
-        heads = slot * GROUP + group
-        # a piece may hold no live token: -inf would make NaN in the merge, this is as good as nothing
-        tl.store(part_lse + heads, tl.maximum(logsum, -1e30), mask=real)
-        tl.store(part_out + heads[:, None] * DIM + dims[None, :], mean, mask=real[:, None])
-
-
 def dense(q: torch.Tensor, lengths: torch.Tensor, heads: int) -> Callable[[], None]:
     """Return a call of paged_decode over an uncompressed cache of the same shape, to be timed; it returns nothing,
     because its keys and values are other ones."""

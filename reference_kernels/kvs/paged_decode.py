@@ -44,7 +44,6 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_launch_dependents
 
 from reference_kernels.core.checks import (
     check_dim,
@@ -60,7 +59,16 @@ from reference_kernels.core.device import multiprocessors
 from reference_kernels.core.lse import attention
 from reference_kernels.core.paging import gather, make_cache
 from reference_kernels.core.peers import DECODE_PEERS
-from reference_kernels.core.pieces import Plan, Tuning, can_launch_early, merge, plan_rows
+from reference_kernels.core.pieces import (
+    Plan,
+    Tuning,
+    can_launch_early,
+    merge,
+    plan_rows,
+    store_lse,
+    store_mean,
+    take_piece,
+)
 from reference_kernels.core.unit import Inputs, Outputs, Unit, Work
 
 LOG2_E = 1.4426950408889634
@@ -152,10 +160,7 @@ def _read_pieces(
     BLOCK: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """One program: the state of the G query heads of one row over one piece of its tokens."""
-    if EARLY:
-        gdc_launch_dependents()
-    item = items + tl.program_id(0) * 4
-    row, start, stop, slot = tl.load(item), tl.load(item + 1), tl.load(item + 2), tl.load(item + 3)
+    row, start, stop, slot = take_piece(items, EARLY)
     if row >= 0:
         table = block_table + (row // HEADS) * stride_request + (row % HEADS) * stride_table_head
         head = (row % HEADS).to(tl.int64) * stride_head
@@ -180,15 +185,9 @@ def _read_pieces(
             )  # fmt: skip
 
         mean = mean / tl.where(total > 0, total, 1.0)[:, None]
-        logsum = (top + tl.log2(total)) * 0.6931471805599453
-        if slot < 0:
-            heads = row * GROUP + group
-            tl.store(lse + heads, logsum, mask=real)
-            tl.store(out + heads[:, None] * DIM + dims[None, :], mean.to(out.dtype.element_ty), mask=real[:, None])
-        else:
-            heads = slot * GROUP + group
-            tl.store(part_lse + heads, logsum, mask=real)
-            tl.store(part_out + heads[:, None] * DIM + dims[None, :], mean, mask=real[:, None])
+        store_lse(row, slot, group, top, total, lse, part_lse, GROUP)
+        place = group[:, None] * DIM + dims[None, :]
+        store_mean(row, slot, place, mean, real[:, None], out, part_out, GROUP, DIM)
 
 
 @triton.jit

@@ -70,7 +70,7 @@ from reference_kernels.core.device import multiprocessors
 from reference_kernels.core.lse import attention, merge_states
 from reference_kernels.core.paging import gather, make_cache
 from reference_kernels.core.peers import installed, ragged_table
-from reference_kernels.core.pieces import Tuning, cut
+from reference_kernels.core.pieces import Tuning, cut, join_states, store_joined
 from reference_kernels.core.unit import Inputs, MissingPeerError, Outputs, Unit, Work
 from reference_kernels.kvs import paged_decode
 from reference_kernels.kvs.paged_decode import LOG2_E, read_tile
@@ -243,25 +243,14 @@ def _merge(begins, slots, part_out, part_lse, out, lse, DIM: tl.constexpr, BLOCK
     """One program: merge the states of one query head, BLOCK at a time."""
     head = tl.program_id(0)
     begin, end = tl.load(begins + head), tl.load(begins + head + 1)
-    dims = tl.arange(0, DIM)
     top = float("-inf")
     total = 0.0
     mean = tl.zeros([DIM], tl.float32)
     for start in range(begin, end, BLOCK):
         number = start + tl.arange(0, BLOCK)
-        live = number < end
-        slot = tl.load(slots + number, mask=live, other=0)
-        logs = tl.load(part_lse + slot, mask=live, other=float("-inf"))
-        states = tl.load(part_out + slot[:, None] * DIM + dims[None, :], mask=live[:, None], other=0.0)
-        new_top = tl.maximum(top, tl.max(logs, 0))
-        weights = tl.exp(logs - new_top)
-        fade = tl.exp(top - new_top)
-        total = total * fade + tl.sum(weights, 0)
-        mean = mean * fade + tl.sum(weights[:, None] * states, 0)
-        top = new_top
-    tl.store(lse + head, top + tl.log(total))
-    mean = mean / tl.where(total > 0, total, 1.0)
-    tl.store(out + head * DIM + dims, mean.to(out.dtype.element_ty))
+        slot = tl.load(slots + number, mask=number < end, other=0)
+        top, total, mean = join_states(slot, number < end, part_out, part_lse, top, total, mean, DIM)
+    store_joined(head, top, total, mean, out, lse, DIM)
 
 
 def reference(

@@ -246,3 +246,17 @@ def test_states_for_other_rows_are_refused():
     plan = plan_rows(torch.tensor([40, 7]), Tuning(block=16), torch.device("cpu"))
     with pytest.raises(ValueError, match="the plan is for 2 rows, not for 3"):
         plan.states(3, 4, 64)
+
+
+@pytest.mark.parametrize("alive", [[], [36]])
+def test_a_merge_may_begin_with_states_of_nothing(alive: list[int], device: torch.device):
+    """The first tile of a merge holds 32 states; that all of them are empty must not turn into NaN."""
+    plan, part_out, part_lse = states([40], 1, 16, device)
+    empty = torch.ones(40, dtype=torch.bool)
+    empty[alive] = False
+    part_lse[empty.to(device)], part_out[empty.to(device)] = -torch.inf, 0.0
+    out, lse = torch.full((1, 16), torch.nan, device=device), torch.full((1,), torch.nan, device=device)
+    merge(plan, part_out, part_lse, out, lse)
+    wanted, logs = merge_states(part_out.double(), part_lse.double())
+    torch.testing.assert_close(out.double(), wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(lse.double(), logs, rtol=1e-6, atol=1e-6)

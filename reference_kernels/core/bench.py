@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from reference_kernels.core.budget import Verdict, compare, judge, to_double
+from reference_kernels.core.budget import Verdict, compare, judge, references
 from reference_kernels.core.ceilings import Ceilings
 from reference_kernels.core.timing import time_call
-from reference_kernels.core.unit import Inputs, MissingPeerError, Outputs, Shape, Unit
+from reference_kernels.core.unit import Inputs, MissingPeerError, Outputs, Peer, Shape, Unit
 
 PEER_SLACK = 4  # a peer may round where our reference does not; it must still compute the same thing
 
@@ -35,7 +35,8 @@ def _bench(unit: Unit, shape: Shape, ceilings: Ceilings, dtype: torch.dtype) -> 
     inputs = unit.make_inputs(device=torch.device("cuda"), dtype=dtype, seed=0, **shape)
     planned = unit.planned(inputs)
     outputs = unit.kernel(**planned)
-    verdicts = judge(unit, inputs, outputs)
+    exact, rough = references(unit, inputs, outputs)
+    verdicts = [compare(name, outputs[name], exact[name], rough[name]) for name in exact]
     work = unit.work(**inputs, **{name: outputs[name] for name in unit.follows})
     result: dict[str, Any] = {
         "shape": dict(shape),
@@ -52,22 +53,20 @@ def _bench(unit: Unit, shape: Shape, ceilings: Ceilings, dtype: torch.dtype) -> 
         result["share"] = result["floor"] / time.median
         if unit.figures:
             result["figures"] = unit.figures(inputs, outputs, time.median)
-        result["peers"] = {name: _peer(unit, name, inputs, outputs) for name in unit.peers}
+        result["peers"] = {name: _peer(peer, inputs, unit.output, exact, rough) for name, peer in unit.peers.items()}
     return result
 
 
-def _peer(unit: Unit, name: str, inputs: Inputs, outputs: Outputs) -> dict[str, Any]:
+def _peer(peer: Peer, inputs: Inputs, output: str, exact: Outputs, rough: Outputs) -> dict[str, Any]:
     """Prepare, check and time a peer, or say why not."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            call = unit.peers[name](inputs)
+            call = peer(inputs)
             found = call()
             result: dict[str, Any] = {}
             if found is not None:
-                given = {key: outputs[key] for key in unit.follows}
-                exact = unit.reference(**{k: to_double(v) for k, v in inputs.items()}, **given)[unit.output]
-                verdict = compare(unit.output, found, exact, unit.reference(**inputs, **given)[unit.output])
+                verdict = compare(output, found, exact[output], rough[output])
                 result = {"error": verdict.error}
                 if not verdict.error <= PEER_SLACK * verdict.budget:
                     return {"missing": f"its result is off by {verdict.error:.3g}, more than {PEER_SLACK} budgets"}

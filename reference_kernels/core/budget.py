@@ -39,10 +39,15 @@ def to_double(value: Any) -> Any:
 
 def judge(unit: Unit, inputs: Inputs, outputs: Outputs) -> list[Verdict]:
     """Compare the outputs of a kernel with the reference, in fp64 and in the kernel's precision."""
+    exact, rough = references(unit, inputs, outputs)
+    return [compare(name, outputs[name], exact[name], rough[name]) for name in exact]
+
+
+def references(unit: Unit, inputs: Inputs, outputs: Outputs) -> tuple[Outputs, Outputs]:
+    """Return what the reference makes of the inputs in fp64 and in their own precision, given the kernel's choices."""
     given = {name: outputs[name] for name in unit.follows}
     exact = unit.reference(**{k: to_double(v) for k, v in inputs.items()}, **given)
-    rough = unit.reference(**inputs, **given)
-    return [compare(name, outputs[name], exact[name], rough[name]) for name in exact]
+    return exact, unit.reference(**inputs, **given)
 
 
 def compare(name: str, actual: torch.Tensor, exact: torch.Tensor, rough: torch.Tensor) -> Verdict:

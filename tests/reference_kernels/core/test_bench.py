@@ -169,3 +169,16 @@ def test_peers_and_work_are_judged_by_the_kernels_own_choices(timed: list[Any]):
     assert result["checks"][0]["good"]
     assert result["bytes_read"] == 10
     assert "seconds" in result["peers"]["other"]
+
+
+def test_the_reference_runs_once_in_each_precision_however_many_peers_there_are(timed: list[Any]):
+    runs: list[torch.dtype] = []
+
+    def reference(x: torch.Tensor) -> Outputs:
+        runs.append(x.dtype)
+        return double(x)
+
+    peers = {name: lambda inputs: lambda: inputs["x"] * 2 for name in ("one", "two", "three")}
+    result = bench(unit(reference=reference, peers=peers))
+    assert all("error" in peer for peer in result["peers"].values())
+    assert runs == [torch.float64, torch.float32]

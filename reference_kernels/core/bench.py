@@ -10,6 +10,7 @@ import torch
 
 from reference_kernels.core.budget import Verdict, compare, judge, references
 from reference_kernels.core.ceilings import Ceilings
+from reference_kernels.core.peers import forget_poison
 from reference_kernels.core.timing import time_call
 from reference_kernels.core.unit import Inputs, MissingPeerError, Outputs, Peer, Shape, Unit
 
@@ -47,7 +48,7 @@ def _bench(unit: Unit, shape: Shape, ceilings: Ceilings, dtype: torch.dtype) -> 
         "flops": work.flops,
     }
     if all(v.good for v in verdicts):
-        _forget_poison(inputs)
+        forget_poison(inputs)
         time = time_call(lambda: unit.kernel(**planned))
         result |= {"seconds": time.as_dict(), "floor": ceilings.floor(work)}
         result["share"] = result["floor"] / time.median
@@ -75,11 +76,3 @@ def _peer(peer: Peer, inputs: Inputs, output: str, exact: Outputs, rough: Output
         return {"missing": str(error)}
     except Exception as error:  # a peer's own failure must not stop the benchmark; it is reported in the result
         return {"missing": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]}
-
-
-def _forget_poison(inputs: Inputs) -> None:
-    """Replace the NaN of unused slots by zeros: peers may multiply them by a weight of zero."""
-    for value in inputs.values():
-        if isinstance(value, torch.Tensor) and value.dtype in (torch.bfloat16, torch.float16, torch.float32):
-            for piece in value.split(4096):
-                piece.nan_to_num_(0.0)

@@ -26,6 +26,23 @@ def installed(module: str, package: str) -> Any:
         raise MissingPeerError(f"{package} is not installed ({error})") from error
 
 
+def timed_only(call: Callable[[], Any]) -> Callable[[], None]:
+    """Return a call without its result, for a peer that does as much but computes something else."""
+
+    def silent() -> None:
+        call()
+
+    return silent
+
+
+def forget_poison(inputs: Inputs) -> None:
+    """Replace the NaN of unused slots by zeros, in place: libraries may multiply them by a weight of zero."""
+    for value in inputs.values():
+        if isinstance(value, torch.Tensor) and value.dtype in (torch.bfloat16, torch.float16, torch.float32):
+            for piece in value.split(4096):
+                piece.nan_to_num_(0.0)
+
+
 def flashinfer_decode(tensor_cores: bool) -> Peer:
     """FlashInfer's paged decode, planned once; one of its two kernels."""
 

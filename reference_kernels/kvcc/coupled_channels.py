@@ -61,7 +61,8 @@ from reference_kernels.core.device import interpreted
 from reference_kernels.core.lse import attention
 from reference_kernels.core.pieces import Plan, Tuning, merge, plan_rows, store_lse, store_mean, take_piece
 from reference_kernels.core.unit import Inputs, Outputs, Unit, Work
-from reference_kernels.kvcc.split_decode import check_contiguous, check_room, dense
+from reference_kernels.kvcc.split_decode import check_contiguous, check_room
+from reference_kernels.kvs.paged_decode import dense_peer
 
 LOG2_E = 1.4426950408889634
 
@@ -413,7 +414,7 @@ UNIT = Unit(
         "4 channels, B=32 x 8k": {**BENCH, "channels": 4},
     },
     peers={
-        "paged decode, 16 bits": lambda inputs: dense(inputs["q"], inputs["lengths"], inputs["k_book"].shape[0])
+        "paged decode, 16 bits": lambda inputs: dense_peer(inputs["q"], inputs["lengths"], inputs["k_book"].shape[0])
     },
     figures=figures,
 )  # fmt: skip

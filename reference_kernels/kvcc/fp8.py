@@ -54,7 +54,7 @@ from reference_kernels.core.checks import (
 from reference_kernels.core.device import interpreted
 from reference_kernels.core.lse import attention
 from reference_kernels.core.paging import gather, make_cache
-from reference_kernels.core.peers import DECODE_PEERS
+from reference_kernels.core.peers import DECODE_PEERS, timed_only
 from reference_kernels.core.pieces import (
     Plan,
     Tuning,
@@ -65,7 +65,8 @@ from reference_kernels.core.pieces import (
     store_mean,
     take_piece,
 )
-from reference_kernels.core.unit import Inputs, Outputs, Unit, Work
+from reference_kernels.core.unit import Inputs, Outputs, Peer, Unit, Work
+from reference_kernels.kvs.paged_decode import dense_peer
 
 LOG2_E = 1.4426950408889634
 LARGEST = 448.0  # of e4m3
@@ -266,27 +267,14 @@ def work(*, q: torch.Tensor, k_pages: torch.Tensor, lengths: torch.Tensor, **_: 
     return Work(2 * numbers + size, size + 4 * q.shape[0] * q.shape[1], 4 * numbers * (q.shape[1] // k_pages.shape[1]))
 
 
-def flashinfer_fp8(tensor_cores: bool) -> Any:
-    """FlashInfer's decode over the same codes; its scales are one number, so it gets a cache of scale 1."""
-
-    def prepare(inputs: Inputs) -> Any:
-        call = DECODE_PEERS["FlashInfer, tensor cores" if tensor_cores else "FlashInfer"](inputs)
-        return lambda: call() is None or None  # other scales, another result: only timed
-
-    return prepare
+def library_fp8(name: str) -> Peer:
+    """FlashInfer's decode over the same codes; its scale is one number, so its result is another one: only timed."""
+    return lambda inputs: timed_only(DECODE_PEERS[name](inputs))
 
 
-def dense(name: str) -> Any:
-    """Return a peer that decodes as many tokens in 16 bits; it is only timed, since it computes something else."""
-
-    def prepare(inputs: Inputs) -> Any:
-        half = {name: inputs[name] for name in ("block_table", "lengths")}
-        q = inputs["q"]
-        pages = {key: inputs[key].to(q.dtype) for key in ("k_pages", "v_pages")}
-        call = DECODE_PEERS[name]({"q": q, **pages, **half})
-        return lambda: call() is None or None
-
-    return prepare
+def dense(name: str) -> Peer:
+    """A library's decode over as many tokens in 16 bits."""
+    return lambda inputs: dense_peer(inputs["q"], inputs["lengths"], inputs["k_pages"].shape[1], name)
 
 
 UNIT = Unit(
@@ -303,8 +291,8 @@ UNIT = Unit(
     },
     benchmarks={"B=32 x 8k": {"lengths": [8192] * 32, "heads": 8, "group": 4, "dim": 128}},
     peers={
-        "FlashInfer, fp8": flashinfer_fp8(tensor_cores=False),
-        "FlashInfer, fp8, tensor cores": flashinfer_fp8(tensor_cores=True),
+        "FlashInfer, fp8": library_fp8("FlashInfer"),
+        "FlashInfer, fp8, tensor cores": library_fp8("FlashInfer, tensor cores"),
         "FlashInfer, bf16, tensor cores": dense("FlashInfer, tensor cores"),
         "SDPA cuDNN, bf16, contiguous": dense("SDPA cuDNN, contiguous"),
     },

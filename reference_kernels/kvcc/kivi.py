@@ -63,6 +63,7 @@ share one. Their decode is a matrix-vector product over 32-bit words followed by
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, no_type_check
 
@@ -84,7 +85,8 @@ from reference_kernels.core.pieces import (
     store_mean,
     take_piece,
 )
-from reference_kernels.core.unit import Inputs, MissingPeerError, Outputs, Unit, Work
+from reference_kernels.core.unit import Inputs, MissingPeerError, Outputs, Peer, Unit, Work
+from reference_kernels.kvs.paged_decode import dense_peer
 
 GROUP = 32  # tokens (keys) or channels (values) that share a scale
 LOG2_E = 1.4426950408889634
@@ -484,27 +486,12 @@ def work(*, q: torch.Tensor, keys: Quantized, quantized: torch.Tensor, tail: tor
     return Work(read, q.numel() * size + 4 * batch * query_heads, flops)
 
 
-def dense(name: str) -> Any:
-    """Return a peer that decodes as many tokens in bf16; it is only timed, since it computes something else."""
+def dense(library: str | None = None) -> Peer:
+    """Decoding as many tokens in 16 bits, by `paged_decode` or a library."""
 
-    def prepare(inputs: Inputs) -> Any:
-        from reference_kernels.kvs import paged_decode
-
-        q = inputs["q"]
-        lengths = inputs["quantized"].cpu() + inputs["tail"].cpu()
-        heads = inputs["keys"].codes.shape[1]
-        full = paged_decode.make_inputs(
-            device=q.device, dtype=q.dtype, seed=0, lengths=lengths.tolist(), heads=heads, group=q.shape[1] // heads,
-            dim=q.shape[2],
-        )  # fmt: skip
-        for pages in (full["k_pages"], full["v_pages"]):
-            for piece in pages.split(4096):
-                piece.nan_to_num_(0.0)
-        if name == "ours":
-            full |= paged_decode.plan(**full)
-            return lambda: paged_decode.paged_decode(**full) and None
-        call = paged_decode.UNIT.peers[name](full)
-        return lambda: call() is None or None
+    def prepare(inputs: Inputs) -> Callable[[], None]:
+        lengths = inputs["quantized"] + inputs["tail"]
+        return dense_peer(inputs["q"], lengths, inputs["keys"].codes.shape[1], library)
 
     return prepare
 
@@ -556,7 +543,10 @@ UNIT = Unit(
         "nothing cached": {"quantized": [0], "tail": [0], "heads": 1, "group": 1, "dim": 64, "bits": 4},
     },
     benchmarks={f"{bits} bits, B=32 x 8k": {**BENCH, "bits": bits} for bits in (4, 2, 3)},
-    peers={f"{name}, bf16": dense(name) for name in ("ours", "FlashInfer, tensor cores", "SDPA cuDNN, contiguous")}
-    | {"quanto, then SDPA": quanto},
+    peers={
+        "ours, bf16": dense(),
+        **{f"{name}, bf16": dense(name) for name in ("FlashInfer, tensor cores", "SDPA cuDNN, contiguous")},
+        "quanto, then SDPA": quanto,
+    },
     figures=figures,
 )

@@ -79,7 +79,8 @@ from reference_kernels.core.pieces import (
     take_piece,
 )
 from reference_kernels.core.unit import Inputs, Outputs, Unit, Work
-from reference_kernels.kvcc.split_decode import check_contiguous, check_room, dense
+from reference_kernels.kvcc.split_decode import check_contiguous, check_room
+from reference_kernels.kvs.paged_decode import dense_peer
 
 LOG2_E = 1.4426950408889634
 SHARED = 200 << 10  # bytes of shared memory that tiles may take
@@ -486,6 +487,6 @@ UNIT = Unit(
         "B=32 x 8k, rank 128, no rotation": {"lengths": [8192] * 32, **LLAMA, "k_rank": 128, "rotated": False},
         "B=1 x 128k, rank 128": {"lengths": [131072], **LLAMA, "k_rank": 128},
     },
-    peers={"dense bf16": lambda inputs: dense(inputs["q"], inputs["lengths"], inputs["u_k"].shape[0])},
+    peers={"dense bf16": lambda inputs: dense_peer(inputs["q"], inputs["lengths"], inputs["u_k"].shape[0])},
     figures=figures,
 )  # fmt: skip

@@ -60,10 +60,10 @@ from reference_kernels.core.unit import Inputs, Outputs, Unit, Work
 from reference_kernels.kvcc.split_decode import (
     check_contiguous,
     check_room,
-    dense,
     fold,
     make_row_plan,
 )
+from reference_kernels.kvs.paged_decode import dense_peer
 
 LOG2_E = 1.4426950408889634
 
@@ -403,6 +403,6 @@ UNIT = Unit(
         "B=32 x 8k, first layer": {"lengths": [8192] * 32, "heads": 8, "group": 4, "dim": 128, "layer": 0},
         "B=1 x 128k, 10 % apart": {"lengths": [131072], "heads": 8, "group": 4, "dim": 128},
     },
-    peers={"dense bf16": lambda inputs: dense(inputs["q"], inputs["lengths"], inputs["k"].shape[1])},
+    peers={"dense bf16": lambda inputs: dense_peer(inputs["q"], inputs["lengths"], inputs["k"].shape[1])},
     figures=figures,
 )

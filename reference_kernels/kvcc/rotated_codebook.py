@@ -81,7 +81,8 @@ from reference_kernels.kvcc.rotated_codes import (
     quantize,
     random_signs,
 )
-from reference_kernels.kvcc.split_decode import check_contiguous, check_room, dense
+from reference_kernels.kvcc.split_decode import check_contiguous, check_room
+from reference_kernels.kvs.paged_decode import dense_peer
 
 LOG2_E = 1.4426950408889634
 
@@ -378,7 +379,9 @@ UNIT = Unit(
     },
     benchmarks={f"{bits} bits, B=32 x 8k": {**BENCH, "bits": bits} for bits in (2, 3, 4)},
     peers={
-        "paged decode, 16 bits": lambda inputs: dense(inputs["q"], inputs["lengths"], inputs["keys"].norms.shape[1])
+        "paged decode, 16 bits": lambda inputs: dense_peer(
+            inputs["q"], inputs["lengths"], inputs["keys"].norms.shape[1]
+        )
     },
     figures=figures,
 )

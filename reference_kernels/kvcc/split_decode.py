@@ -1,4 +1,4 @@
-"""What decode kernels over contiguous caches share: checks, the running softmax and the dense peer.
+"""What decode kernels over contiguous caches share: checks, cutting rows into pieces, and the running softmax.
 
 Their caches are contiguous, [B, H, T, ...] with room for T tokens per request, of which `lengths` [B] are cached. Rows
 are cut into pieces and their states merged by core/pieces.py.
@@ -6,16 +6,12 @@ are cut into pieces and their states merged by core/pieces.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import triton
 import triton.language as tl
 
 from reference_kernels.core.checks import check_integers, check_shape
-from reference_kernels.core.paging import make_cache
 from reference_kernels.core.pieces import Plan, Tuning, plan_rows
-from reference_kernels.kvs.paged_decode import make_plan, paged_decode
 
 
 def check_room(lengths: torch.Tensor, batch: int, capacity: int, device: torch.device) -> None:
@@ -56,16 +52,3 @@ def fold(scores, values, factors, top, total, mean):  # noqa: ANN201
     total = total * fade + tl.sum(weights, 1)
     weights = (weights * factors).to(values.dtype)
     return new_top, total, tl.dot(weights, values, mean * fade[:, None], input_precision="ieee")
-
-
-def dense(q: torch.Tensor, lengths: torch.Tensor, heads: int) -> Callable[[], None]:
-    """Return a call of paged_decode over an uncompressed cache of the same shape, to be timed; it returns nothing,
-    because its keys and values are other ones."""
-    generator = torch.Generator(q.device).manual_seed(0)
-    k, v, table, sizes = make_cache(lengths.cpu(), heads, 16, q.shape[2], dtype=q.dtype, generator=generator)
-    plan = make_plan(q, lengths, heads)
-
-    def call() -> None:
-        paged_decode(q, k, v, table, sizes, plan=plan)
-
-    return call

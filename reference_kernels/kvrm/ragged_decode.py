@@ -171,21 +171,6 @@ def figures(inputs: Inputs, _outputs: Outputs, _seconds: float) -> dict[str, flo
     }
 
 
-def _dense(inputs: Inputs) -> Any:
-    """paged_decode over all tokens, in pages that hold all heads; it attends to more, so results are not compared."""
-    heads, (_, _, page, dim) = inputs["lengths"].shape[1], inputs["k_pages"].shape
-    generator = torch.Generator(inputs["q"].device).manual_seed(0)
-    k_pages, v_pages, table, lengths = make_cache(
-        inputs["full_lengths"].cpu(), heads, page, dim, dtype=inputs["k_pages"].dtype, generator=generator
-    )
-    plan = dense.make_plan(inputs["q"], lengths, heads)
-
-    def call() -> None:
-        dense.paged_decode(inputs["q"], k_pages, v_pages, table, lengths, plan=plan)
-
-    return call
-
-
 UNIT = Unit(
     kernel=_run,
     reference=reference,
@@ -209,6 +194,10 @@ UNIT = Unit(
         },
         "B=1 x 128k, a quarter": {"lengths": [131072], "heads": 8, "group": 4, "dim": 128},
     },
-    peers={"dense (paged_decode, all tokens)": _dense},
+    peers={
+        "dense (paged_decode, all tokens)": lambda inputs: dense.dense_peer(
+            inputs["q"], inputs["full_lengths"], inputs["lengths"].shape[1]
+        ),
+    },
     figures=figures,
 )

@@ -39,6 +39,7 @@ is a second launch, hidden behind the first (programmatic dependent launch), one
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -58,7 +59,7 @@ from reference_kernels.core.checks import (
 from reference_kernels.core.device import multiprocessors
 from reference_kernels.core.lse import attention
 from reference_kernels.core.paging import gather, make_cache
-from reference_kernels.core.peers import DECODE_PEERS
+from reference_kernels.core.peers import DECODE_PEERS, forget_poison, timed_only
 from reference_kernels.core.pieces import (
     Plan,
     Tuning,
@@ -277,6 +278,21 @@ def lognormal_lengths(requests: int, low: int = 16, high: int = 50_000, seed: in
     generator = torch.Generator().manual_seed(seed)
     draws = torch.exp(torch.randn(requests, generator=generator) * math.log(4) + math.log(2200))
     return draws.clamp(low, high).int().tolist()
+
+
+def dense_peer(q: torch.Tensor, lengths: torch.Tensor, heads: int, library: str | None = None) -> Callable[[], None]:
+    """Return a call that attends from q to as many tokens as `lengths` say, in a full cache of q's dtype.
+
+    It is what other units compare their time with: by `paged_decode`, or by one of its peers, named `library`.
+    """
+    generator = torch.Generator(q.device).manual_seed(0)
+    cache = make_cache(lengths.cpu(), heads, 16, q.shape[2], dtype=q.dtype, generator=generator)
+    if library is None:
+        cut = make_plan(q, lengths, heads)
+        return timed_only(lambda: paged_decode(q, *cache, plan=cut))
+    inputs = {"q": q, **dict(zip(("k_pages", "v_pages", "block_table", "lengths"), cache, strict=True))}
+    forget_poison(inputs)
+    return timed_only(DECODE_PEERS[library](inputs))
 
 
 UNIT = Unit(

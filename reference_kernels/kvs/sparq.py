@@ -72,10 +72,9 @@ from reference_kernels.core.checks import (
     check_shape,
 )
 from reference_kernels.core.lse import attention
-from reference_kernels.core.paging import make_cache
 from reference_kernels.core.pieces import Plan, Tuning, can_launch_early, plan_rows
 from reference_kernels.core.unit import Inputs, Outputs, Unit, Work
-from reference_kernels.kvs import paged_decode
+from reference_kernels.kvs.paged_decode import dense_peer
 
 LOG2_E = 1.4426950408889634
 LN_2 = tl.constexpr(0.6931471805599453)
@@ -698,15 +697,6 @@ def work(
     return Work(read, q.numel() * size, 2 * group * (tokens * rank + 2 * attended * dim))
 
 
-def dense(inputs: Inputs) -> Any:
-    """Attention over as many tokens, all of them, by `paged_decode`; it computes something else and is only timed."""
-    q, k, lengths = inputs["q"], inputs["k"], inputs["lengths"]
-    generator = torch.Generator(q.device).manual_seed(0)
-    pages = make_cache(lengths.cpu(), k.shape[1], 16, k.shape[3], dtype=q.dtype, generator=generator)
-    cut = paged_decode.make_plan(q, lengths, k.shape[1])
-    return lambda: paged_decode.paged_decode(q, *pages, plan=cut) and None
-
-
 def figures(inputs: Inputs, outputs: Outputs, seconds: float) -> dict[str, float]:
     """The gain over dense attention that the bytes allow, and the share of the guessed attention that is kept."""
     q, k = inputs["q"], inputs["k"]
@@ -745,7 +735,7 @@ UNIT = Unit(
         }
         for batch in (1, 8)
     },
-    peers={"dense, ours": dense},
+    peers={"dense, ours": lambda inputs: dense_peer(inputs["q"], inputs["lengths"], inputs["k"].shape[1])},
     follows=("channels", "kept"),
     figures=figures,
 )  # fmt: skip

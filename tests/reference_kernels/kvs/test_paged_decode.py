@@ -9,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reference_kernels.core.peers import DECODE_PEERS
 from reference_kernels.core.pieces import WAVES, Tuning, plan_rows
-from reference_kernels.kvs.paged_decode import UNIT, lognormal_lengths, make_plan, paged_decode
+from reference_kernels.kvs.paged_decode import UNIT, dense_peer, lognormal_lengths, make_plan, paged_decode
 from tests.reference_kernels.caches import check_close, draw_tokens, paginate, strided, truth
 from tests.reference_kernels.conftest import DEVICE
 
@@ -330,3 +331,19 @@ def test_a_plan_for_other_rows_is_refused():
     plan = make_plan(arguments["q"], torch.tensor([40], dtype=torch.int32), 2)
     with pytest.raises(ValueError, match="the plan is for 2 rows, not for 4"):
         paged_decode(**arguments, plan=plan)
+
+
+def test_the_dense_peer_of_other_units_gives_libraries_a_cache_without_poison(monkeypatch: pytest.MonkeyPatch):
+    seen: list[dict[str, Any]] = []
+
+    def library(inputs: dict[str, Any]) -> Any:
+        seen.append(inputs)
+        return lambda: inputs["q"]
+
+    monkeypatch.setitem(DECODE_PEERS, "a library", library)
+    q, lengths = torch.zeros(2, 4, 64, device=DEVICE), torch.tensor([3, 20], dtype=torch.int32, device=DEVICE)
+    assert dense_peer(q, lengths, 2, "a library")() is None
+    assert dense_peer(q, lengths, 2)() is None
+    (inputs,) = seen
+    assert inputs["lengths"].tolist() == [3, 20]
+    assert all(torch.isfinite(inputs[name]).all() for name in ("k_pages", "v_pages"))

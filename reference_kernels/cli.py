@@ -58,6 +58,8 @@ def run(names: Names = None, dtype: Annotated[str, typer.Option(help="float32, f
     wanted = getattr(torch, dtype, None) if dtype else (torch.bfloat16 if device.type == "cuda" else torch.float32)
     if not isinstance(wanted, torch.dtype):
         _stop(f"{dtype} is not a dtype of torch")
+    if not wanted.is_floating_point:
+        _stop(f"{dtype} is not a floating-point dtype")
     if wanted == torch.bfloat16 and device.type == "cpu":
         _stop("the interpreter has no bfloat16: take float32 or float16, or a GPU")
     failed = sum(_run_one(unit, device, wanted) for unit in chosen)

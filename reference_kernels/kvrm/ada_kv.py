@@ -43,7 +43,7 @@ import torch
 
 from reference_kernels.core.unit import Inputs, Outputs, Unit, Work
 from reference_kernels.kvrm import snapkv
-from reference_kernels.kvrm.budget import check_budget, choose, keep_across_heads
+from reference_kernels.kvrm.budget import check_budget, choose, keep_across_heads, plan_lengths
 
 
 def ada_kv(
@@ -128,7 +128,7 @@ UNIT = Unit(
     kernel=ada_kv,
     reference=reference,
     make_inputs=make_inputs,
-    plan=snapkv.plan,
+    plan=plan_lengths,
     work=work,
     shapes={
         "odd lengths": {

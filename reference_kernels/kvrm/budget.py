@@ -12,9 +12,12 @@ nothing is read back from the device.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from reference_kernels.core.checks import check_integers, check_shape
+from reference_kernels.core.unit import Inputs
 from reference_kernels.kvrm.select import select
 
 Kept = tuple[torch.Tensor, torch.Tensor]
@@ -102,6 +105,12 @@ def check_lengths(lengths: torch.Tensor, longest: int) -> None:
     low, high = int(lengths.min()), int(lengths.max())
     if low < 0 or high > longest:
         raise ValueError(f"lengths must lie between 0 and {longest}, they go from {low} to {high}")
+
+
+def plan_lengths(*, k: torch.Tensor, lengths: torch.Tensor, **_: Any) -> Inputs:
+    """The host's part of a step of all methods that score keys: check the lengths."""
+    check_lengths(lengths, k.shape[2])
+    return {}
 
 
 def choose(

@@ -43,7 +43,7 @@ import torch
 from reference_kernels.core.checks import check_same, check_shape
 from reference_kernels.core.unit import Inputs, MissingPeerError, Outputs, Unit, Work
 from reference_kernels.kvrm.attention_mass import attention_weights, check_observed, column_mass, row_lse
-from reference_kernels.kvrm.budget import check_budget, check_lengths, choose, keep_per_head
+from reference_kernels.kvrm.budget import check_budget, choose, keep_per_head, plan_lengths
 from reference_kernels.kvrm.draws import draw_keys, draw_queries
 
 
@@ -151,12 +151,6 @@ def _lse_dense(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
     return torch.stack([torch.logsumexp(row, -1) for row in scores])
 
 
-def plan(*, k: torch.Tensor, lengths: torch.Tensor, **_: Any) -> Inputs:
-    """Check the lengths, once per step."""
-    check_lengths(lengths, k.shape[2])
-    return {}
-
-
 def work(*, q: torch.Tensor, k: torch.Tensor, lengths: torch.Tensor, budget: int, **_: Any) -> Work:
     """K, q and the old sums once, new sums and kept indices once; the product of each query with the keys it sees."""
     tokens, heads = int(lengths.sum()), k.shape[1]
@@ -174,7 +168,7 @@ UNIT = Unit(
     kernel=h2o,
     reference=reference,
     make_inputs=make_inputs,
-    plan=plan,
+    plan=plan_lengths,
     work=work,
     shapes={
         "odd lengths, one query": {

@@ -43,7 +43,7 @@ from reference_kernels.core.checks import check_dim, check_integers, check_same,
 from reference_kernels.core.device import multiprocessors
 from reference_kernels.core.peers import installed
 from reference_kernels.core.unit import Inputs, MissingPeerError, Outputs, Unit, Work
-from reference_kernels.kvrm.budget import check_budget, check_lengths, choose, keep_per_head
+from reference_kernels.kvrm.budget import check_budget, choose, keep_per_head, plan_lengths
 from reference_kernels.kvrm.draws import draw_keys
 
 TILE = 16384  # bytes of keys per tile
@@ -208,12 +208,6 @@ def make_inputs(
     return {"k": k, "lengths": sizes, "budget": budget}
 
 
-def plan(*, k: torch.Tensor, lengths: torch.Tensor, **_: Any) -> Inputs:
-    """Check the lengths, once per step."""
-    check_lengths(lengths, k.shape[2])
-    return {}
-
-
 def work(*, k: torch.Tensor, lengths: torch.Tensor, budget: int, **_: Any) -> Work:
     """K once, scores and kept indices once."""
     heads, dim = k.shape[1], k.shape[3]
@@ -229,7 +223,7 @@ UNIT = Unit(
     kernel=keydiff,
     reference=reference,
     make_inputs=make_inputs,
-    plan=plan,
+    plan=plan_lengths,
     work=work,
     shapes={
         "odd lengths": {"lengths": [1, 15, 16, 17, 333, 0], "heads": 2, "dim": 64, "budget": 16},

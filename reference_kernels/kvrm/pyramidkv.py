@@ -40,7 +40,7 @@ import torch
 
 from reference_kernels.core.unit import Inputs, Outputs, Unit, Work
 from reference_kernels.kvrm import snapkv
-from reference_kernels.kvrm.budget import pyramid_budgets
+from reference_kernels.kvrm.budget import plan_lengths, pyramid_budgets
 
 
 def pyramidkv(
@@ -95,7 +95,7 @@ UNIT = Unit(
     kernel=pyramidkv,
     reference=reference,
     make_inputs=make_inputs,
-    plan=snapkv.plan,
+    plan=plan_lengths,
     work=work,
     shapes={
         "first layer": {

@@ -45,7 +45,7 @@ import triton.language as tl
 
 from reference_kernels.core.unit import Inputs, MissingPeerError, Outputs, Unit, Work
 from reference_kernels.kvrm.attention_mass import attention_weights, check_observed, column_mass, row_lse
-from reference_kernels.kvrm.budget import check_budget, check_lengths, choose, keep_per_head
+from reference_kernels.kvrm.budget import check_budget, choose, keep_per_head, plan_lengths
 from reference_kernels.kvrm.draws import draw_keys, draw_queries
 
 
@@ -159,12 +159,6 @@ def make_inputs(
     return {"q": q, "k": k, "lengths": sizes, "budget": budget}
 
 
-def plan(*, k: torch.Tensor, lengths: torch.Tensor, **_: Any) -> Inputs:
-    """Check the lengths, once per step."""
-    check_lengths(lengths, k.shape[2])
-    return {}
-
-
 def work(*, q: torch.Tensor, k: torch.Tensor, lengths: torch.Tensor, budget: int, **_: Any) -> Work:
     """K and q once, scores and kept indices once; the scores of all query rows once."""
     tokens, heads = int(lengths.sum()), k.shape[1]
@@ -185,7 +179,7 @@ UNIT = Unit(
     kernel=snapkv,
     reference=reference,
     make_inputs=make_inputs,
-    plan=plan,
+    plan=plan_lengths,
     work=work,
     shapes={
         "odd lengths": {

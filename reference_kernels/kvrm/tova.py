@@ -42,7 +42,7 @@ import triton.language as tl
 from reference_kernels.core.checks import check_shape
 from reference_kernels.core.unit import Inputs, MissingPeerError, Outputs, Unit, Work
 from reference_kernels.kvrm.attention_mass import attention_weights, check_observed, row_lse
-from reference_kernels.kvrm.budget import check_budget, check_lengths, choose, keep_per_head
+from reference_kernels.kvrm.budget import check_budget, choose, keep_per_head, plan_lengths
 from reference_kernels.kvrm.draws import draw_keys, draw_queries
 
 BLOCK = 128  # tokens per program of the second pass
@@ -138,12 +138,6 @@ def make_inputs(
     return {"q": q, "k": k, "lengths": sizes, "budget": budget}
 
 
-def plan(*, k: torch.Tensor, lengths: torch.Tensor, **_: Any) -> Inputs:
-    """Check the lengths, once per step."""
-    check_lengths(lengths, k.shape[2])
-    return {}
-
-
 def work(*, q: torch.Tensor, k: torch.Tensor, lengths: torch.Tensor, budget: int, **_: Any) -> Work:
     """K and q once, scores and kept indices once."""
     tokens, heads = int(lengths.sum()), k.shape[1]
@@ -159,7 +153,7 @@ UNIT = Unit(
     kernel=tova,
     reference=reference,
     make_inputs=make_inputs,
-    plan=plan,
+    plan=plan_lengths,
     work=work,
     shapes={
         "odd lengths": {"lengths": [1, 15, 16, 17, 333, 0], "heads": 2, "group": 4, "dim": 64, "budget": 16},

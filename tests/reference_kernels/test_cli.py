@@ -187,6 +187,12 @@ def test_what_is_no_dtype_is_a_wrong_call(dtype: str):
     assert f"{dtype} is not a dtype of torch" in words(result.stderr)
 
 
+def test_a_dtype_of_integers_is_refused():
+    result = invoke("run", "kivi", "--dtype", "int32")
+    assert result.exit_code == 2
+    assert "int32 is not a floating-point dtype" in words(result.stderr)
+
+
 @NO_GPU
 def test_bfloat16_on_a_cpu_is_refused_with_the_reason():
     result = invoke("run", "kivi", "--dtype", "bfloat16")

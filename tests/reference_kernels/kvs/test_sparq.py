@@ -14,17 +14,15 @@ from hypothesis import strategies as st
 from reference_kernels.core.lse import attention
 from reference_kernels.core.pieces import Tuning
 from reference_kernels.kvs.sparq import (
-    SPANS,
     UNIT,
     append,
     channel_major,
-    choose_span,
     decode_attention,
     make_inputs,
     make_plan,
     mean_values,
-    select_tokens,
 )
+from reference_kernels.kvs.token_selection import SPANS, choose_span, select_tokens
 
 
 def draw(device: torch.device, **changes: Any) -> dict[str, Any]:

@@ -131,10 +131,20 @@ def merge(plan: Plan, part_out: torch.Tensor, part_lse: torch.Tensor, out: torch
     group, dim = part_out.shape[1:]
     rows = len(plan.parts) - 1
     early = can_launch_early(out.device)
+    block, warps = merge_tile(-(-len(plan.items) // max(rows, 1)), dim)
     _merge[(rows, group)](
-        plan.parts, part_out, part_lse, out, lse, GROUP=group, DIM=dim, BLOCK=32, EARLY=early, num_warps=4,
+        plan.parts, part_out, part_lse, out, lse, GROUP=group, DIM=dim, BLOCK=block, EARLY=early, num_warps=warps,
         launch_pdl=early,
     )  # fmt: skip
+
+
+def merge_tile(states: int, dim: int) -> tuple[int, int]:
+    """Return how many states a program that merges about `states` of D numbers should read at once, and its warps.
+
+    The merge is a few microseconds of latency: all states are asked for at once, and few of them need no second warp.
+    """
+    block = min(max(triton.next_power_of_2(states), 8), 64)
+    return block, min(max(block * dim // 2048, 1), 8)
 
 
 def can_launch_early(device: torch.device) -> bool:
@@ -151,10 +161,10 @@ def _merge(
     GROUP: tl.constexpr, DIM: tl.constexpr, BLOCK: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """One program: merge the states of one query head, BLOCK at a time."""
-    if EARLY:
-        gdc_wait()
     row, member = tl.program_id(0), tl.program_id(1)
     begin, end = tl.load(parts + row), tl.load(parts + row + 1)
+    if EARLY:
+        gdc_wait()
     if begin < end:
         top = float("-inf")
         total = 0.0

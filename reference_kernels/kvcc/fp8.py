@@ -66,12 +66,11 @@ from reference_kernels.core.pieces import (
     take_piece,
 )
 from reference_kernels.core.unit import Inputs, Outputs, Peer, Unit, Work
-from reference_kernels.kvs.paged_decode import dense_peer
+from reference_kernels.kvs.paged_decode import LOG2_E, dense_peer, pages_of, places_of
 
-LOG2_E = 1.4426950408889634
 LARGEST = 448.0  # of e4m3
 SMALLEST = 1e-30  # a head whose numbers are smaller counts as zeros
-TUNING = Tuning(block=32, warps=1, stages=4, pieces=8)
+TUNING = Tuning(block=32, warps=1, stages=2, pieces=8)
 
 
 def quantize(pages: torch.Tensor, scale: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -171,11 +170,13 @@ def _read_pieces(
         even_mean = tl.zeros([WORDS, COLUMNS], tl.float32)
         odd_mean = tl.zeros([WORDS, COLUMNS], tl.float32)
         table = block_table + (row // HEADS) * stride_request
+        k_words += head * (PAGE * WORDS)
+        v_words += head * (PAGE * WORDS)
+        page = pages_of(table, start, stop, PAGE, TOKENS)
         for first in range(start, stop, TOKENS):
-            tokens = first + token
-            live = tokens < stop
-            page = tl.load(table + tokens // PAGE, mask=live, other=0)
-            place = (page.to(tl.int64) * HEADS + head) * (PAGE * WORDS) + (tokens % PAGE) * WORDS
+            live = first + token < stop
+            place = places_of(page, first, HEADS * PAGE * WORDS, WORDS, PAGE, TOKENS)
+            page = pages_of(table, first + TOKENS, stop, PAGE, TOKENS)
             words = tl.load(k_words + place[:, None] + word[None, :], mask=live[:, None], other=0)
             scores = tl.dot(_codes(words, False, FLOAT, ASM), even, input_precision="ieee")
             scores = tl.dot(_codes(words, True, FLOAT, ASM), odd, scores, input_precision="ieee") * factor

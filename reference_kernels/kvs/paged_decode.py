@@ -45,6 +45,7 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_wait
 
 from reference_kernels.core.checks import (
     check_dim,
@@ -76,11 +77,11 @@ LOG2_E = 1.4426950408889634
 
 
 def tuning_for(q: torch.Tensor, rows: torch.Tensor) -> Tuning:
-    """Return the fastest of 12 layouts tried on an H100: for long pieces, large tiles; for short ones, many small."""
+    """Return the fastest of 10 layouts tried on an H100: for long pieces, large tiles; for short ones, many small."""
     size = q.shape[-1] * q.element_size()  # bytes of a key
     if int(rows.sum()) > 1024 * 2 * multiprocessors(q.device):
-        return Tuning(block=min(max(32768 // size, 16), 128), warps=4, stages=3)
-    return Tuning(block=min(max(8192 // size, 16), 32), warps=2, stages=5)
+        return Tuning(block=min(max(32768 // size, 16), 128), warps=4, stages=2)
+    return Tuning(block=min(max(8192 // size, 16), 32), warps=2, stages=3)
 
 
 def make_plan(
@@ -108,10 +109,13 @@ def paged_decode(
     *,
     scale: float | None = None,
     plan: Plan | None = None,
+    early: bool = False,
 ) -> Outputs:
     """Attend from one query per request to its cached tokens. Shapes and layout: the module's docstring.
 
     With a `plan` nothing is read back from the device; without one it is made here and the block table is checked.
+    `early` is for a caller whose last kernel made the block table and let dependents be launched, while q is older: the
+    launch is then hidden behind that kernel (core/pieces.py).
 
     Raises:
         ValueError, TypeError: shapes, dtypes, devices or the block table do not fit.
@@ -141,13 +145,14 @@ def paged_decode(
     out, lse = torch.empty_like(q), torch.empty(batch, query_heads, dtype=torch.float32, device=q.device)
     part_out, part_lse = plan.states(batch * heads, group, dim)
     scale = check_scale(scale, dim)
+    can = can_launch_early(q.device)
     _read_pieces[(len(plan.items),)](
         q, k_pages, v_pages, block_table, plan.items, out, lse, part_out, part_lse, scale * LOG2_E,
         k_pages.stride(0), k_pages.stride(1) if owned > 1 else 0, k_pages.stride(2),
         block_table.stride(0), block_table.stride(1) if per_head else 0,
         HEADS=heads, GROUP=group, ROWS=max(triton.next_power_of_2(group), 16), DIM=dim, PAGE=page,
-        BLOCK=plan.tuning.block, EARLY=can_launch_early(q.device),
-        num_warps=plan.tuning.warps, num_stages=plan.tuning.stages,
+        BLOCK=plan.tuning.block, EARLY=can, AFTER=early and can,
+        num_warps=plan.tuning.warps, num_stages=plan.tuning.stages, launch_pdl=early and can,
     )  # fmt: skip
     merge(plan, part_out, part_lse, out, lse)
     return {"out": out, "lse": lse}
@@ -158,7 +163,7 @@ def _read_pieces(
     q, k_pages, v_pages, block_table, items, out, lse, part_out, part_lse, scale,
     stride_page, stride_head, stride_token, stride_request, stride_table_head,
     HEADS: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, DIM: tl.constexpr, PAGE: tl.constexpr,
-    BLOCK: tl.constexpr, EARLY: tl.constexpr,
+    BLOCK: tl.constexpr, EARLY: tl.constexpr, AFTER: tl.constexpr,
 ):  # fmt: skip
     """One program: the state of the G query heads of one row over one piece of its tokens."""
     row, start, stop, slot = take_piece(items, EARLY)
@@ -169,21 +174,26 @@ def _read_pieces(
         real = group < GROUP
         mine = q + (row * GROUP + group)[:, None] * DIM + dims[None, :]
         query = tl.load(mine, mask=real[:, None], other=0.0)
+        if AFTER:
+            gdc_wait()  # the block table is now there
 
         top = tl.full([ROWS], float("-inf"), tl.float32)  # running maximum, in powers of two
         total = tl.zeros([ROWS], tl.float32)
         mean = tl.zeros([ROWS, DIM], tl.float32)
         whole = start + (stop - start) // BLOCK * BLOCK
+        page = pages_of(table, start, stop, PAGE, BLOCK)
         for first in range(start, whole, BLOCK):
+            place = places_of(page, first, stride_page, stride_token, PAGE, BLOCK)
+            page = pages_of(table, first + BLOCK, stop, PAGE, BLOCK)
             top, total, mean = read_tile(
-                query, k_pages + head, v_pages + head, table, first, stop, scale, stride_page, stride_token, top, total,
-                mean, DIM, PAGE, BLOCK, False,
-            )  # fmt: skip
+                query, k_pages + head, v_pages + head, place, first, stop, scale, top, total, mean, DIM, BLOCK, False
+            )
         if whole < stop:
+            page = pages_of(table, whole, stop, PAGE, BLOCK)
+            place = places_of(page, whole, stride_page, stride_token, PAGE, BLOCK)
             top, total, mean = read_tile(
-                query, k_pages + head, v_pages + head, table, whole, stop, scale, stride_page, stride_token, top, total,
-                mean, DIM, PAGE, BLOCK, True,
-            )  # fmt: skip
+                query, k_pages + head, v_pages + head, place, whole, stop, scale, top, total, mean, DIM, BLOCK, True
+            )
 
         mean = mean / tl.where(total > 0, total, 1.0)[:, None]
         store_lse(row, slot, group, top, total, lse, part_lse, GROUP)
@@ -192,19 +202,29 @@ def _read_pieces(
 
 
 @triton.jit
+def pages_of(table, first, stop, PAGE: tl.constexpr, BLOCK: tl.constexpr):  # noqa: ANN201
+    """Return the pages [BLOCK] of the tokens from `first` on; 0 from `stop` on.
+
+    A loop asks for those of its next tile before it reads this one: else every tile would wait for two round trips.
+    """
+    tokens = first + tl.arange(0, BLOCK)
+    return tl.load(table + tokens // PAGE, mask=tokens < stop, other=0)
+
+
+@triton.jit
+def places_of(page, first, stride_page, stride_token, PAGE: tl.constexpr, BLOCK: tl.constexpr):  # noqa: ANN201
+    """Return where the keys of the tokens from `first` on begin [BLOCK], given their pages."""
+    return page.to(tl.int64) * stride_page + ((first + tl.arange(0, BLOCK)) % PAGE) * stride_token
+
+
+@triton.jit
 def read_tile(  # noqa: ANN201
-    query, k, v, table, first, stop, scale, stride_page, stride_token, top, total, mean,
-    DIM: tl.constexpr, PAGE: tl.constexpr, BLOCK: tl.constexpr, LAST: tl.constexpr,
+    query, k, v, place, first, stop, scale, top, total, mean,
+    DIM: tl.constexpr, BLOCK: tl.constexpr, LAST: tl.constexpr,
 ):  # fmt: skip
     """Read BLOCK tokens into the running state (top, total, mean); only the LAST tile of a row may be partly empty."""
-    tokens, dims = first + tl.arange(0, BLOCK), tl.arange(0, DIM)
-    live = tokens < stop
-    if LAST:
-        page = tl.load(table + tokens // PAGE, mask=live, other=0)
-    else:
-        page = tl.load(table + tokens // PAGE)
-    place = page.to(tl.int64) * stride_page + (tokens % PAGE) * stride_token
-    place = place[:, None] + dims[None, :]
+    live = first + tl.arange(0, BLOCK) < stop
+    place = place[:, None] + tl.arange(0, DIM)[None, :]
     keys = tl.load(k + place, mask=live[:, None], other=0.0) if LAST else tl.load(k + place)
     scores = tl.dot(query, tl.trans(keys), input_precision="ieee")
     if LAST:

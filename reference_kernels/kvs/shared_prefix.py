@@ -9,7 +9,7 @@ of a query are merged (core/lse.py), which equals attention over the concatenate
     m = max_i s_i,   out = sum_i o_i e^(s_i - m) / sum_i e^(s_i - m),   s = m + ln sum_i e^(s_i - m)
 The plan sorts nodes by their number of queries into tiles of 16, 64 or 128 rows and cuts each into pieces of tokens of
 equal size. Nodes with few queries are bound by memory and nodes with many by arithmetic, so the classes run beside each
-other on streams of their own.
+other: each launch begins without waiting for the one before it (programmatic dependent launch).
 
 Layout
 ------
@@ -49,12 +49,13 @@ the tree is a list of nodes and every node goes through the tile of `paged_decod
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from reference_kernels.core.checks import (
     check_dim,
@@ -70,16 +71,16 @@ from reference_kernels.core.device import multiprocessors
 from reference_kernels.core.lse import attention, merge_states
 from reference_kernels.core.paging import gather, make_cache
 from reference_kernels.core.peers import installed, ragged_table
-from reference_kernels.core.pieces import Tuning, cut, join_states, store_joined
+from reference_kernels.core.pieces import Tuning, can_launch_early, cut, join_states, merge_tile, store_joined
 from reference_kernels.core.unit import Inputs, MissingPeerError, Outputs, Unit, Work
 from reference_kernels.kvs import paged_decode
-from reference_kernels.kvs.paged_decode import LOG2_E, read_tile
+from reference_kernels.kvs.paged_decode import LOG2_E, pages_of, places_of, read_tile
 
 # Rows of a tile -> layout, for nodes with at most that many queries (the last one: any number).
 TUNINGS = {
-    16: Tuning(block=32, warps=2, stages=5, pieces=4),
-    64: Tuning(block=64, warps=4, stages=5, pieces=2),
-    128: Tuning(block=64, warps=8, stages=6, pieces=1),
+    16: Tuning(block=64, warps=4, stages=3, pieces=2),
+    64: Tuning(block=64, warps=4, stages=3, pieces=2),
+    128: Tuning(block=64, warps=8, stages=3, pieces=1),
 }
 
 
@@ -96,14 +97,12 @@ class Launch:
 class Plan:
     """Which program reads what, and which states make up each query head.
 
-    The states of query head i (of B Hq) lie in the slots slots[begins[i]] … slots[begins[i + 1]]; all int32.
+    `slots` [B Hq, N] int32: where the states of each query head lie among `states` in all, then -1.
     """
 
     launches: list[Launch]
-    begins: torch.Tensor
     slots: torch.Tensor
     states: int
-    streams: list[Any] = field(default_factory=list)
 
 
 def make_plan(q: torch.Tensor, first: torch.Tensor, count: torch.Tensor, lengths: torch.Tensor, heads: int) -> Plan:
@@ -135,15 +134,19 @@ def make_plan(q: torch.Tensor, first: torch.Tensor, count: torch.Tensor, lengths
         slots.append((slot[:, None] + torch.arange(rows))[real])
         states += len(pieces) * rows
         launches.append(Launch(rows, tuning, items.to(torch.int32).to(q.device)))
-    owner = torch.cat(owners) if owners else torch.zeros(0, dtype=torch.long)
+    launches.reverse()  # the widest first: it is bound by arithmetic and the others fill its gaps
+    return Plan(launches, _slots_of(owners, slots, q.shape[0] * q.shape[1]).to(q.device), states)
+
+
+def _slots_of(owners: list[torch.Tensor], slots: list[torch.Tensor], heads: int) -> torch.Tensor:
+    """Sort the slots of states by the query heads that own them: [heads, most of one head], -1 past their number."""
+    owner, slot = (torch.cat([torch.zeros(0, dtype=torch.long), *parts]) for parts in (owners, slots))
     order = owner.argsort(stable=True)
-    begins = torch.cat(
-        [torch.zeros(1, dtype=torch.long), torch.bincount(owner, minlength=q.shape[0] * q.shape[1]).cumsum(0)]
-    )
-    flat = torch.cat(slots)[order] if slots else torch.zeros(1, dtype=torch.long)
-    launches.reverse()  # the widest first, with priority: it is bound by arithmetic and the others fill its gaps
-    streams = [torch.cuda.Stream(q.device, priority=-1) for _ in launches[:-1]] if q.is_cuda else []
-    return Plan(launches, begins.to(torch.int32).to(q.device), flat.to(torch.int32).to(q.device), states, streams)
+    owner, slot = owner[order], slot[order]
+    counts = torch.bincount(owner, minlength=heads)
+    table = torch.full((heads, max(int(counts.max()), 1)), -1, dtype=torch.int32)
+    table[owner, torch.arange(len(owner)) - (counts.cumsum(0) - counts)[owner]] = slot.to(torch.int32)
+    return table
 
 
 def decode_attention(
@@ -179,26 +182,20 @@ def decode_attention(
     part_out = torch.empty(max(plan.states, 1), dim, dtype=torch.float32, device=q.device)
     part_lse = torch.empty(max(plan.states, 1), dtype=torch.float32, device=q.device)
 
-    def read(launch: Launch) -> None:
+    early = can_launch_early(q.device)
+    for number, launch in enumerate(plan.launches):
         _read_pieces[(len(launch.items),)](
             q, k_pages, v_pages, block_table, launch.items, first, count, part_out, part_lse,
             check_scale(scale, dim) * LOG2_E, block_table.stride(0),
             HEADS=heads, GROUP=query_heads // heads, ROWS=launch.rows, DIM=dim, PAGE=page, BLOCK=launch.tuning.block,
+            EARLY=early, BESIDE=early and number > 0, launch_pdl=early and number > 0,
             num_warps=launch.tuning.warps, num_stages=launch.tuning.stages,
         )  # fmt: skip
-
-    beside = len(plan.streams)
-    for launch, stream in zip(plan.launches[:beside], plan.streams, strict=True):
-        stream.wait_stream(torch.cuda.current_stream(q.device))
-        with torch.cuda.stream(stream):
-            read(launch)
-    for launch in plan.launches[beside:]:
-        read(launch)
-    for stream in plan.streams:
-        torch.cuda.current_stream(q.device).wait_stream(stream)
+    block, warps = merge_tile(plan.slots.shape[1], dim)
     _merge[(batch * query_heads,)](
-        plan.begins, plan.slots, part_out, part_lse, out, lse, DIM=dim, BLOCK=16, num_warps=4
-    )
+        plan.slots, part_out, part_lse, out, lse, plan.slots.shape[1], DIM=dim, BLOCK=block, EARLY=early,
+        num_warps=warps, launch_pdl=early,
+    )  # fmt: skip
     return {"out": out, "lse": lse}
 
 
@@ -206,9 +203,15 @@ def decode_attention(
 def _read_pieces(
     q, k_pages, v_pages, block_table, items, first, count, part_out, part_lse, scale, stride_node,
     HEADS: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, DIM: tl.constexpr, PAGE: tl.constexpr,
-    BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr, EARLY: tl.constexpr, BESIDE: tl.constexpr,
 ):  # fmt: skip
-    """One program: the states of up to ROWS queries of a node over one piece of its tokens."""
+    """One program: the states of up to ROWS queries of a node over one piece of its tokens.
+
+    A launch needs nothing of the one before it and runs BESIDE it. The merge waits for the last launch alone, so that
+    the last program of each launch waits for all that came before.
+    """
+    if EARLY:
+        gdc_launch_dependents()
     item = items + tl.program_id(0) * 6
     node, head, low = tl.load(item), tl.load(item + 1), tl.load(item + 2)
     start, stop, slot = tl.load(item + 3), tl.load(item + 4), tl.load(item + 5)
@@ -223,33 +226,41 @@ def _read_pieces(
     total = tl.zeros([ROWS], tl.float32)
     mean = tl.zeros([ROWS, DIM], tl.float32)
     whole = start + (stop - start) // BLOCK * BLOCK
+    page = pages_of(table, start, stop, PAGE, BLOCK)
     for token in range(start, whole, BLOCK):
+        place = places_of(page, token, HEADS * PAGE * DIM, DIM, PAGE, BLOCK)
+        page = pages_of(table, token + BLOCK, stop, PAGE, BLOCK)
         top, total, mean = read_tile(
-            query, k_pages + offset, v_pages + offset, table, token, stop, scale, HEADS * PAGE * DIM, DIM, top, total,
-            mean, DIM, PAGE, BLOCK, False,
-        )  # fmt: skip
+            query, k_pages + offset, v_pages + offset, place, token, stop, scale, top, total, mean, DIM, BLOCK, False
+        )
     if whole < stop:
+        page = pages_of(table, whole, stop, PAGE, BLOCK)
+        place = places_of(page, whole, HEADS * PAGE * DIM, DIM, PAGE, BLOCK)
         top, total, mean = read_tile(
-            query, k_pages + offset, v_pages + offset, table, whole, stop, scale, HEADS * PAGE * DIM, DIM, top, total,
-            mean, DIM, PAGE, BLOCK, True,
-        )  # fmt: skip
+            query, k_pages + offset, v_pages + offset, place, whole, stop, scale, top, total, mean, DIM, BLOCK, True
+        )
     state = slot + tile
     tl.store(part_lse + state, (top + tl.log2(total)) * 0.6931471805599453, mask=real)
     tl.store(part_out + state[:, None] * DIM + dims[None, :], mean / total[:, None], mask=real[:, None])
+    if BESIDE and tl.program_id(0) == tl.num_programs(0) - 1:
+        gdc_wait()
 
 
 @triton.jit
-def _merge(begins, slots, part_out, part_lse, out, lse, DIM: tl.constexpr, BLOCK: tl.constexpr):
+def _merge(
+    slots, part_out, part_lse, out, lse, width, DIM: tl.constexpr, BLOCK: tl.constexpr, EARLY: tl.constexpr
+):  # fmt: skip
     """One program: merge the states of one query head, BLOCK at a time."""
-    head = tl.program_id(0)
-    begin, end = tl.load(begins + head), tl.load(begins + head + 1)
-    top = float("-inf")
-    total = 0.0
-    mean = tl.zeros([DIM], tl.float32)
-    for start in range(begin, end, BLOCK):
-        number = start + tl.arange(0, BLOCK)
-        slot = tl.load(slots + number, mask=number < end, other=0)
-        top, total, mean = join_states(slot, number < end, part_out, part_lse, top, total, mean, DIM)
+    head, number = tl.program_id(0), tl.arange(0, BLOCK)
+    slot = tl.load(slots + head * width + number, mask=number < width, other=-1)
+    if EARLY:
+        gdc_wait()
+    top, total, mean = join_states(
+        slot, slot >= 0, part_out, part_lse, float("-inf"), 0.0, tl.zeros([DIM], tl.float32), DIM
+    )
+    for first in range(BLOCK, width, BLOCK):
+        slot = tl.load(slots + head * width + first + number, mask=first + number < width, other=-1)
+        top, total, mean = join_states(slot, slot >= 0, part_out, part_lse, top, total, mean, DIM)
     store_joined(head, top, total, mean, out, lse, DIM)
 
 

@@ -9,8 +9,10 @@ bound of the group. The `pages` best pages of each key head are kept, the newest
 recent tokens), and exact attention runs over them:
     out = softmax(scale q . k[kept]) v[kept]
 Everything else of the cache is not read in this step; it stays, since another query may want it.
-The k-th largest score is found by bisection: three counts at a time over the scores, which stay in registers, until as
-many as wanted lie above the threshold.
+Choosing is one launch of one program per key head, which looks at few of the scores. Each SPAN pages have a peak, their
+largest score; the K spans with the largest peaks contain the K best pages (a page outside of them is behind K peaks,
+ties included). So it finds the K largest peaks, then the K largest scores below them, each time by narrowing down a
+threshold: two counts at a time over what stays in registers, until as many as wanted lie above it.
 
 Layout
 ------
@@ -70,8 +72,13 @@ from reference_kernels.core.pieces import Plan, can_launch_early
 from reference_kernels.core.unit import Inputs, Outputs, Unit, Work
 from reference_kernels.kvs import paged_decode
 
-PAGES = 64  # digests in a tile
-MOST = 16384  # pages of a request; their scores fill one program's registers
+TILE = 16384  # bytes of minima in a tile of digests
+PROGRAMS = 2  # that score on a multiprocessor at once
+STAGES = 3  # two tiles of digests in flight
+SPAN = 8  # pages that share a peak
+NUMBERS = 128  # that a warp of the choosing program searches
+MOST = 16384  # pages of a request; the scores of those in the best spans have to fit into one program's registers
+SMALLEST, LARGEST = tl.constexpr(-2147483648), tl.constexpr(2147483647)
 
 
 def make_digests(k_pages: torch.Tensor, block_table: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -146,9 +153,9 @@ def decode_attention(
         check_table(block_table, lengths, pool, page)
         plan = make_plan(q, lengths, heads, page, pages)
     q, digests, block_table = q.contiguous(), digests.contiguous(), rows_of(block_table)
-    scores = page_scores(q, digests, block_table, lengths, page)
-    kept, kept_lengths = select_pages(scores, block_table, lengths, page, pages)
-    result = paged_decode.paged_decode(q, k_pages, v_pages, kept, kept_lengths, scale=scale, plan=plan)
+    scores, peaks = page_scores(q, digests, block_table, lengths, page)
+    kept, kept_lengths = select_pages(scores, peaks, block_table, lengths, page, pages)
+    result = paged_decode.paged_decode(q, k_pages, v_pages, kept, kept_lengths, scale=scale, plan=plan, early=True)
     return {**result, "scores": scores, "kept": kept}
 
 
@@ -166,60 +173,73 @@ def _kept_lengths(lengths: torch.Tensor, page: int, pages: int) -> torch.Tensor:
 
 def page_scores(
     q: torch.Tensor, digests: torch.Tensor, block_table: torch.Tensor, lengths: torch.Tensor, page: int
-) -> torch.Tensor:
-    """Return the score of every page [B, Hkv, N] fp32: the largest bound of the group, unscaled."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the score of every page [B, Hkv, N] fp32, the largest bound of the group, unscaled; and peaks.
+
+    Peaks [B, Hkv, ceil(N / SPAN)] fp32 are the largest of SPAN scores in a row, the newest page's left out.
+    """
     batch, _, dim = q.shape
     heads, columns = digests.shape[1], block_table.shape[1]
     group = check_heads(q.shape[1], heads)
     scores = torch.empty(batch, heads, columns, dtype=torch.float32, device=q.device)
-    tiles = triton.cdiv(columns, PAGES)
-    programs = max(3 * multiprocessors(q.device) // (batch * heads), 1)  # of each row, as many as run at once
+    peaks = torch.empty(batch, heads, triton.cdiv(columns, SPAN), dtype=torch.float32, device=q.device)
+    block = min(max(TILE // (dim * digests.element_size()), 16), 64)  # pages in a tile
+    tiles = triton.cdiv(columns, block)
+    programs = max(PROGRAMS * multiprocessors(q.device) // (batch * heads), 1)  # of each row, as many as run at once
     each = triton.cdiv(tiles, programs)
     _score[(triton.cdiv(tiles, each), heads, batch)](
-        q.contiguous(), digests, block_table, lengths, scores, columns, block_table.stride(0), each * PAGES,
-        HEADS=heads, GROUP=group, ROWS=max(triton.next_power_of_2(group), 16), DIM=dim, PAGE=page, BLOCK=PAGES,
-        EARLY=can_launch_early(q.device), num_warps=4, num_stages=4,
+        q.contiguous(), digests, block_table, lengths, scores, peaks, columns, block_table.stride(0), each * block,
+        HEADS=heads, GROUP=group, ROWS=max(triton.next_power_of_2(group), 16), DIM=dim, PAGE=page, BLOCK=block,
+        SPAN=SPAN, EARLY=can_launch_early(q.device), num_warps=4, num_stages=STAGES,
     )  # fmt: skip
-    return scores
+    return scores, peaks
 
 
 @triton.jit
 def _score(
-    q, digests, block_table, lengths, scores, columns, stride_request, each,
+    q, digests, block_table, lengths, scores, peaks, columns, stride_request, each,
     HEADS: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, DIM: tl.constexpr, PAGE: tl.constexpr,
-    BLOCK: tl.constexpr, EARLY: tl.constexpr,
+    BLOCK: tl.constexpr, SPAN: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """One program: the scores of `each` pages for one key head of one request."""
     if EARLY:
         gdc_launch_dependents()
     head, request = tl.program_id(1), tl.program_id(2)
+    begin = tl.program_id(0) * each
+    number = begin + tl.arange(0, BLOCK)
+    table = block_table + request * stride_request
+    page = tl.load(table + number, mask=number < columns, other=0)
     last = (tl.load(lengths + request) + PAGE - 1) // PAGE - 1
     member, dims = tl.arange(0, ROWS), tl.arange(0, DIM)
-    rows = (request * HEADS + head) * GROUP + member
+    row = request * HEADS + head
     real = (member < GROUP)[:, None]
-    query = tl.load(q + rows[:, None] * DIM + dims[None, :], mask=real, other=0.0)
+    query = tl.load(q + (row * GROUP + member)[:, None] * DIM + dims[None, :], mask=real, other=0.0)
     positive = tl.maximum(query, 0.0).to(query.dtype)
     negative = tl.minimum(query, 0.0).to(query.dtype)
-    mine = scores + (request * HEADS + head).to(tl.int64) * columns
-    begin = tl.program_id(0) * each
+    mine = scores + row.to(tl.int64) * columns
+    my_peaks = peaks + row.to(tl.int64) * tl.cdiv(columns, SPAN)
     for first in range(begin, min(begin + each, columns), BLOCK):
         number = first + tl.arange(0, BLOCK)
         there = number <= last
-        page = tl.load(block_table + request * stride_request + number, mask=there, other=0).to(tl.int64)
-        digest = digests + (page * HEADS + head)[:, None] * (2 * DIM) + dims[None, :]
+        digest = digests + (page.to(tl.int64) * HEADS + head)[:, None] * (2 * DIM) + dims[None, :]
+        # page numbers are read a tile ahead: then digests wait for no other load, and more of them are in flight
+        page = tl.load(table + number + BLOCK, mask=number + BLOCK < columns, other=0)
         low = tl.load(digest, mask=there[:, None], other=0.0)
         high = tl.load(digest + DIM, mask=there[:, None], other=0.0)
         bounds = tl.dot(positive, tl.trans(high), input_precision="ieee")
         bounds = tl.dot(negative, tl.trans(low), bounds, input_precision="ieee")
         score = tl.max(tl.where(real, bounds, float("-inf")), 0)
-        score = tl.where(number == last, float("inf"), tl.where(there, score, float("-inf")))
-        tl.store(mine + number, score, mask=number < columns)
+        score = tl.where(number < last, score, float("-inf"))
+        peak = tl.max(tl.reshape(score, [BLOCK // SPAN, SPAN]), 1)
+        tl.store(mine + number, tl.where(number == last, float("inf"), score), mask=number < columns)
+        span = first // SPAN + tl.arange(0, BLOCK // SPAN)
+        tl.store(my_peaks + span, peak, mask=span * SPAN < columns)
 
 
 def select_pages(
-    scores: torch.Tensor, block_table: torch.Tensor, lengths: torch.Tensor, page: int, pages: int
+    scores: torch.Tensor, peaks: torch.Tensor, block_table: torch.Tensor, lengths: torch.Tensor, page: int, pages: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Keep the best `pages` pages of every head, earlier pages winning ties.
+    """Keep the best `pages` pages of every head, earlier pages winning ties. Scores and peaks: `page_scores`.
 
     Returns:
         kept [B, Hkv, min(pages, N)] int32, physical pages in the order of their tokens, -1 past their number; and the
@@ -230,71 +250,105 @@ def select_pages(
         raise ValueError(f"at most {MOST} pages of a request can be scored, not {columns}: take larger pages")
     kept = torch.empty(batch, heads, min(pages, columns), dtype=torch.int32, device=scores.device)
     kept_lengths = torch.empty(batch, heads, dtype=torch.int32, device=scores.device)
-    block = max(triton.next_power_of_2(columns), 16)
+    spans = triton.cdiv(columns, SPAN)
+    block = max(triton.next_power_of_2(spans), 16)
+    best = max(triton.next_power_of_2(min(pages, spans)), 2)
     early = can_launch_early(scores.device)
     _select[(batch * heads,)](
-        scores, block_table, lengths, kept, kept_lengths, columns, pages, kept.shape[2], block_table.stride(0),
-        HEADS=heads, PAGE=page, BLOCK=block, EARLY=early, num_warps=max(min(block // 512, 16), 1), launch_pdl=early,
+        scores, peaks, block_table, lengths, kept, kept_lengths, columns, pages, kept.shape[2], block_table.stride(0),
+        HEADS=heads, PAGE=page, SPAN=SPAN, SPANS=block, BEST=best, EARLY=early,
+        num_warps=max(min(max(block, best * SPAN) // NUMBERS, 16), 1), launch_pdl=early,
     )  # fmt: skip
     return kept, kept_lengths
 
 
-@triton.jit
-def _add_three(a, b, c, d, e, f):
-    return a + d, b + e, c + f
-
-
-@triton.jit
+@triton.jit(do_not_specialize=["columns", "stride_request"])  # loads by fours would be rearranged for the stores
 def _select(
-    scores, block_table, lengths, kept, kept_lengths, columns, pages, width, stride_request,
-    HEADS: tl.constexpr, PAGE: tl.constexpr, BLOCK: tl.constexpr, EARLY: tl.constexpr,
+    scores, peaks, block_table, lengths, kept, kept_lengths, columns, pages, width, stride_request,
+    HEADS: tl.constexpr, PAGE: tl.constexpr, SPAN: tl.constexpr, SPANS: tl.constexpr, BEST: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
-    """One program: the best pages of one head. Floats are compared as integers of the same order."""
+    """One program: the best pages of one head, by the best spans."""
+    row = tl.program_id(0)
+    table = block_table + (row // HEADS) * stride_request
+    length = tl.load(lengths + row // HEADS)  # this and the table are older than the scores
+    count = (length + PAGE - 1) // PAGE
+    newest = tl.load(table + count - 1, mask=count > 0, other=-1)
     if EARLY:
         gdc_wait()
-    row = tl.program_id(0)
-    request = row // HEADS
-    length = tl.load(lengths + request)
-    count = (length + PAGE - 1) // PAGE
-    number = tl.arange(0, BLOCK)
-    there = number < count
-    score = tl.load(scores + row.to(tl.int64) * columns + number, mask=there, other=float("-inf"))
-    bits = (score + 0.0).to(tl.int32, bitcast=True)  # -0 becomes 0
-    order = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # -inf lowest, +inf highest
-    wanted = tl.minimum(pages, count)
+        gdc_launch_dependents()  # not before, since what waits would take room from the scoring programs
+    mine = kept + row.to(tl.int64) * width
+    others = tl.maximum(count - 1, 0)  # all but the newest page, which is kept anyway and is the last
+    wanted = tl.minimum(pages - 1, others)
 
-    # from the smallest score on, as unsigned distances; the newest page, at +inf, would only widen the search
-    rest = there & (number != count - 1)
-    least = tl.min(tl.where(rest, order, 2147483647), 0)
-    order = tl.where(there, (order - least).to(tl.uint32, bitcast=True) + 1, 0)  # 0 where there is no page
-    low = tl.full([], 1, tl.uint32)  # reached by at least as many scores as wanted
-    high = tl.max(tl.where(rest, order, 0), 0) + 1  # reached by fewer
-    reached = count
-    while (reached != wanted) & (high - low > 1):
-        step = tl.maximum((high - low) >> 2, 1)
-        first, second, third = low + step, tl.minimum(low + 2 * step, high), tl.minimum(low + 3 * step, high)
-        one, two, three = tl.reduce(
-            (
-                (order >= first).to(tl.int32),
-                (order >= second).to(tl.int32),
-                (order >= third).to(tl.int32),
-            ), 0, _add_three,
-        )  # fmt: skip
-        enough_one, enough_two, enough_three = one >= wanted, two >= wanted, three >= wanted
-        high = tl.where(enough_three, high, tl.where(enough_two, third, tl.where(enough_one, second, first)))
-        low = tl.where(enough_three, third, tl.where(enough_two, second, tl.where(enough_one, first, low)))
-        reached = tl.where(enough_three, three, tl.where(enough_two, two, tl.where(enough_one, one, reached)))
+    spans = (others + SPAN - 1) // SPAN
+    best = tl.minimum(wanted, spans)
+    span = tl.arange(0, SPANS)
+    there = span < spans
+    peak = tl.load(peaks + row.to(tl.int64) * tl.cdiv(columns, SPAN) + span, mask=there, other=0.0)
+    order = _order(peak, there)
+    lowest, highest = tl.min(tl.where(there, order, LARGEST), 0), tl.max(order, 0)
+    low, high, room = _threshold(order, lowest, highest, spans, best)
+    _write(mine, span, order, low, high, room, best)  # for the moment, to be read by other threads
+    tl.debug_barrier()
 
-    larger = order >= high
-    alike = (order >= low) & (order < high)  # more than one only where scores tie
-    both = tl.cumsum(larger.to(tl.int32) * 65536 + alike.to(tl.int32), 0)  # two counts in one scan
-    room = wanted - tl.sum(larger.to(tl.int32), 0)
-    place = (both >> 16) + tl.minimum(both & 0xFFFF, room) - 1
-    chosen = larger | (alike & ((both & 0xFFFF) <= room))
-    page = tl.load(block_table + request * stride_request + number, mask=chosen, other=-1)
-    tl.store(kept + row * width + place, page, mask=chosen)
-    tl.store(kept + row * width + number, tl.full([BLOCK], -1, tl.int32), mask=(number >= wanted) & (number < width))
-    tl.store(kept_lengths + row, length - (count - wanted) * PAGE)
+    place = tl.arange(0, BEST * SPAN)
+    span = tl.load(mine + place // SPAN, mask=place < best * SPAN, other=0)
+    number = span * SPAN + place % SPAN
+    there = (place < best * SPAN) & (number < others)
+    score = tl.load(scores + row.to(tl.int64) * columns + number, mask=there, other=0.0)
+    page = tl.load(table + number, mask=there, other=0)
+    order = _order(score, there)
+    reached = -1  # not counted: at least as many as wanted, if as many spans reach `low`
+    if spans < wanted:
+        low, reached = tl.min(tl.where(there, order, LARGEST), 0), others
+    low, high, room = _threshold(order, low, highest, reached, wanted)
+    _write(mine, page, order, low, high, room, wanted)
+
+    tl.store(mine + wanted, newest, mask=count > 0)
+    for first in range(tl.minimum(pages, count), width, BEST * SPAN):  # mostly never
+        tl.store(mine + first + place, tl.full([BEST * SPAN], -1, tl.int32), mask=first + place < width)
+    tl.store(kept_lengths + row, length - (others - wanted) * PAGE)
+
+
+@triton.jit
+def _order(values, there):
+    """Return integers of the same order as floats, and below all of them where there is no value."""
+    bits = (values + 0.0).to(tl.int32, bitcast=True)  # -0 becomes 0
+    return tl.where(there, tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits), SMALLEST)
+
+
+@triton.jit
+def _threshold(order, low, highest, reached, wanted):
+    """Return `low`, `high` and a number: the `wanted` largest are those from `high`, and so many from `low` to `high`.
+
+    `reached` values are at least `low`, no fewer than wanted. Two counts in one sum leave a third of what lies between,
+    until as many as wanted reach `low`, or it is the only value left and what lies there ties.
+    """
+    left = (highest + 1).to(tl.uint32, bitcast=True) - low.to(tl.uint32, bitcast=True)  # values from low to high
+    over = 0  # reach `high`, fewer than wanted
+    while (reached != wanted) & (left > 1):
+        step = tl.maximum(left // 3, 1)
+        first = low + step.to(tl.int32, bitcast=True)
+        second = first + step.to(tl.int32, bitcast=True)
+        both = tl.sum((order >= first).to(tl.int32) + (order >= second).to(tl.int32) * 65536, 0)
+        one, two = both & 0xFFFF, both >> 16
+        over = tl.where(two >= wanted, over, tl.where(one >= wanted, two, one))
+        reached = tl.where(two >= wanted, two, tl.where(one >= wanted, one, reached))
+        low = tl.where(two >= wanted, second, tl.where(one >= wanted, first, low))
+        left = tl.where(two >= wanted, left - 2 * step, step)
+    return low, low + left.to(tl.int32, bitcast=True), wanted - over
+
+
+@triton.jit
+def _write(target, value, order, low, high, room, wanted):
+    """Write the values chosen by `_threshold` one after another; of those that tie, the first."""
+    above = order >= high
+    at = (order >= low) & (order < high)
+    both = tl.cumsum(above.to(tl.int32) * 65536 + at.to(tl.int32), 0)  # two counts in one scan
+    rank = both & 0xFFFF
+    place = (both >> 16) + tl.minimum(rank, room) - 1
+    tl.store(target + place, value, mask=(above | (at & (rank <= room))) & (place < wanted))  # NaN exceeds all
 
 
 def reference(

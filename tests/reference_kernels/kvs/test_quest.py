@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from reference_kernels.kvs.paged_decode import make_plan as plan_dense
 from reference_kernels.kvs.paged_decode import paged_decode
 from reference_kernels.kvs.quest import (
+    SPAN,
     UNIT,
     decode_attention,
     make_digests,
@@ -99,7 +100,7 @@ def test_no_key_scores_higher_than_the_bound_of_its_page(
 ):
     arguments, k, _ = cache(lengths, 2, group, 16, page, seed)
     q = arguments["q"] * loud
-    scores = page_scores(q, arguments["digests"], arguments["block_table"], arguments["lengths"], page)
+    scores, _ = page_scores(q, arguments["digests"], arguments["block_table"], arguments["lengths"], page)
     for query, tokens, mine in zip(q.double().unflatten(1, (2, group)), k, scores, strict=True):
         for number, part in enumerate(split(tokens, page)):
             best = torch.einsum("hgd,htd->hgt", query, part.double()).flatten(1).amax(1)
@@ -109,7 +110,7 @@ def test_no_key_scores_higher_than_the_bound_of_its_page(
 
 def test_scores_are_the_bounds_and_mark_the_newest_page_and_those_that_are_not_there():
     arguments, k, _ = cache([40, 16, 0, 33], heads=2, group=3)
-    scores = page_scores(arguments["q"], arguments["digests"], arguments["block_table"], arguments["lengths"], 16)
+    scores, _ = page_scores(arguments["q"], arguments["digests"], arguments["block_table"], arguments["lengths"], 16)
     queries = arguments["q"].double().unflatten(1, (2, 3))
     for query, tokens, mine in zip(queries, k, scores, strict=True):
         parts = split(tokens, 16)
@@ -123,11 +124,20 @@ def test_scores_are_the_bounds_and_mark_the_newest_page_and_those_that_are_not_t
                 torch.testing.assert_close(mine[:, number].double(), bound, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("page", [1, 4])
+def test_peaks_are_the_largest_scores_of_spans_but_the_newest_pages(page: int):
+    arguments, _, _ = cache([300, 1, 0, 33 * page], page=page)
+    scores, peaks = page_scores(
+        arguments["q"], arguments["digests"], arguments["block_table"], arguments["lengths"], page
+    )
+    assert torch.equal(peaks, peaks_of(scores))
+
+
 def test_a_score_may_be_below_zero():
     arguments, _, _ = cache([40], heads=1, group=3)
     k_pages, q = -arguments["k_pages"].abs(), arguments["q"].abs()
     digests = make_digests(k_pages, arguments["block_table"], arguments["lengths"])
-    scores = page_scores(q, digests, arguments["block_table"], arguments["lengths"], 16)
+    scores, _ = page_scores(q, digests, arguments["block_table"], arguments["lengths"], 16)
     largest = digests[arguments["block_table"][0].long(), 0, 1]  # [N, D]
     torch.testing.assert_close(scores[0, 0, :2], (q[0] @ largest.T).amax(0)[:2], rtol=1e-5, atol=1e-5)
     assert (scores[0, 0, :2] < 0).all()
@@ -136,12 +146,19 @@ def test_a_score_may_be_below_zero():
 def test_scores_of_many_pages_do_not_depend_on_how_programs_share_them():
     arguments, _, _ = cache([1000], heads=1, group=1, dim=16, page=4)  # 250 pages: more than one tile of 64
     q, digests, table = (arguments[name] for name in ("q", "digests", "block_table"))
-    alone = page_scores(q, digests, table, ints(1000), 4)
+    alone, _ = page_scores(q, digests, table, ints(1000), 4)
     low, high = digests[table[0].long(), 0].unbind(1)
     wanted = torch.maximum(q[0] * low, q[0] * high).sum(-1)
     torch.testing.assert_close(alone[0, 0, :-1], wanted[:-1], rtol=1e-5, atol=1e-5)
-    among = page_scores(q.repeat(13, 1, 1), digests, table.repeat(13, 1), ints(*[1000] * 13), 4)
+    among, _ = page_scores(q.repeat(13, 1, 1), digests, table.repeat(13, 1), ints(*[1000] * 13), 4)
     assert torch.equal(among, alone.expand(13, 1, 250))
+
+
+def peaks_of(scores: torch.Tensor) -> torch.Tensor:
+    """Return the largest score of each span, the newest page's (+inf) left out."""
+    rest = scores.masked_fill(scores == INF, -INF)
+    rest = torch.nn.functional.pad(rest, (0, -rest.shape[-1] % SPAN), value=-INF)
+    return rest.unflatten(-1, (-1, SPAN)).amax(-1)
 
 
 def choose(rows: list[list[float]], pages: int, page: int = 16, last: int | None = None) -> list[list[int]]:
@@ -150,7 +167,8 @@ def choose(rows: list[list[float]], pages: int, page: int = 16, last: int | None
     scores = torch.tensor([[*row[:-1], INF, *[-INF] * (width - len(row))] if row else [-INF] * width for row in rows])
     table = torch.arange(100, 100 + width, dtype=torch.int32, device=DEVICE).repeat(len(rows), 1)
     lengths = ints(*(len(row) * page - (page - (last or page)) if row else 0 for row in rows))
-    kept, counts = select_pages(scores.unsqueeze(1).to(DEVICE), table, lengths, page, pages)
+    scores = scores.unsqueeze(1).to(DEVICE)
+    kept, counts = select_pages(scores, peaks_of(scores), table, lengths, page, pages)
     for row, size in zip(rows, counts.flatten().tolist(), strict=True):
         number = min(len(row), pages)
         assert size == (number * page - (page - (last or page)) if row else 0)
@@ -195,6 +213,20 @@ def test_scores_one_rounding_apart_are_told_apart(pages: int):
         row = [sign * (1 + i * 2**-23) for i in range(8)]
         best = range(108 - pages + 1, 108) if sign > 0 else range(100, 100 + pages - 1)
         assert choose([[*row, 0.0]], pages) == [[*best, 108]]
+
+
+@given(
+    seed=st.integers(0, 999), length=st.integers(40, 300), pages=st.sampled_from([1, 2, 7, 32, 33, 300]),
+    levels=st.sampled_from([1, 3, 20, 10**6]), clustered=st.booleans(),
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_spans_hide_no_page(seed: int, length: int, pages: int, levels: int, clustered: bool):
+    row = torch.randint(-levels, levels + 1, (length,), generator=torch.Generator().manual_seed(seed)).float()
+    if clustered:  # the best pages lie side by side, in few spans
+        row = row.sort().values
+    (kept,) = choose([row.tolist()], pages)
+    ranked = sorted(range(length - 1), key=lambda i: (-row[i].item(), i))[: pages - 1]
+    assert kept == sorted(100 + i for i in [*ranked, length - 1])
 
 
 def test_the_newest_page_is_always_kept():
@@ -315,10 +347,11 @@ def test_what_does_not_fit_is_refused():
 
 def test_more_pages_than_registers_hold_are_refused():
     table = torch.zeros(1, 16385, dtype=torch.int32, device=DEVICE)
+    scores = torch.zeros(1, 1, 16385, device=DEVICE)
     with pytest.raises(
         ValueError, match="at most 16384 pages of a request can be scored, not 16385: take larger pages"
     ):
-        select_pages(torch.zeros(1, 1, 16385, device=DEVICE), table, ints(16385), 1, 3)
+        select_pages(scores, peaks_of(scores), table, ints(16385), 1, 3)
 
 
 def test_digests_of_another_cache_are_refused():

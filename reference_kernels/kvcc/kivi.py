@@ -10,24 +10,28 @@ The newest tokens, the tail, stay as they are; when the tail is full its oldest 
 exact attention over the quantized tokens and the tail:
     out = softmax(scale q . [k, k_tail]) [v, v_tail]
 One warp reads one group of 32 tokens at a time. Codes are taken out of 16-bit words where the tensor cores want them (a
-word loaded by ldmatrix is already in place, so its codes are too), made fp16 by or-ing them into the mantissa of 1024,
-and scaled: about 2 instructions for a number, where a 2-bit cache leaves room for 4. Tokens are the rows of both matrix
-products and the query heads of a group the 8 columns, since 16 rows of queries would be mostly padding.
+word loaded by ldmatrix is already in place, so its codes are too), made fp16 by or-ing them into the mantissa of a
+power of two, and scaled, two at a time. With bf16 queries small powers of two are taken off the zeros instead of the
+codes, which rounds z - 16 s (or less) to fp16: below the rounding of bf16, and one instruction less for half the codes.
+Tokens are the rows of both matrix products and the query heads of a group the 8 columns, since 16 rows of queries would
+be mostly padding.
 A group whose values are all equal has s = 0 and is restored exactly.
 
 Layout
 ------
-D is a power of two. For D = W J, J codes in a word: word w of a token holds channel j W + w in its bits b j ... b j +
-b - 1.
+D is a power of two. For D = W J, J codes in a word: word w of a token (of each 32 words, if there are more) holds
+channel j W + w in its bits b j ... b j + b - 1, and is then rotated left by two bits (not with 3 bits), so that its two
+bytes, exchanged or not, have every code inside of a mantissa.
     k_codes, v_codes  [B, Hkv, T, W] int16; 4 bits: J = 4; 2 bits: J = 8; 3 bits: low two bits as for 2 bits, and
-    k_high, v_high    [B, Hkv, T, W] uint8, the third bit of channel j W + w in bit j (absent otherwise)
-    k_params          [B, Hkv, T / 32, D] int32, s in the low half and z in the high half, fp16
-    v_params          [B, Hkv, T / 32, D / 32, 32] int32, likewise, the tokens of a group innermost
+    k_high, v_high    [B, Hkv, T, W / 2] int16 (absent otherwise): word v has a byte for word v and one for v + W / 2 of
+                      W (or each 32), with the third bits in the order j = 0, 4, 1, 5, 2, 6, 3, 7
+    k_params          [B, Hkv, T / 32, D / 2, 2, 2] fp16: of two neighboring channels both s, then both z
+    v_params          [B, Hkv, T / 32, D / 32, 16, 2, 2] fp16: likewise of two neighboring tokens
     k_tail, v_tail    [B, Hkv, R, D] in q's dtype
     quantized, tail   [B] int32, tokens in each part; quantized % 32 = 0
-Scales are fp16, so keys and values must be numbers of at most 65504. q [B, Hq, D], at most 16 query heads for a key
-head; returns out [B, Hq, D] and lse [B, Hq] fp32. In fp16 and bf16 dequantized numbers are fp16; with fp32 queries they
-are fp32.
+Scales and z - 16 s are fp16, so keys and values must be numbers of at most 4096. q [B, Hq, D], at most 16 query heads
+for a key head; returns out [B, Hq, D] and lse [B, Hq] fp32. In fp16 and bf16 dequantized numbers are fp16; with fp32
+queries they are fp32.
 
 Cost
 ----
@@ -90,6 +94,7 @@ from reference_kernels.kvs.paged_decode import dense_peer
 
 GROUP = 32  # tokens (keys) or channels (values) that share a scale
 LOG2_E = 1.4426950408889634
+LARGEST = 4096  # |z - 16 s| < 12 * 4096 is then fp16, with 2 bits too
 
 
 def words_per_token(dim: int, bits: int) -> int:
@@ -121,13 +126,14 @@ class Quantized:
 def quantize_keys(keys: torch.Tensor, bits: int) -> Quantized:
     """Quantize keys [B, Hkv, T, D], T a multiple of 32, per channel over groups of 32 tokens."""
     codes, params = _quantize(_groups_of_tokens(keys), bits, dim=3)
-    return _packed(codes.flatten(2, 3), params.squeeze(3), bits)
+    return _packed(codes.flatten(2, 3), _paired(*(x.squeeze(3) for x in params)), bits)
 
 
 def quantize_values(values: torch.Tensor, bits: int) -> Quantized:
     """Quantize values [B, Hkv, T, D], T a multiple of 32, per token over groups of 32 channels."""
     codes, params = _quantize(_groups_of_tokens(values).unflatten(-1, (-1, GROUP)), bits, dim=5)
-    return _packed(codes.flatten(4).flatten(2, 3), params.squeeze(5).transpose(3, 4).contiguous(), bits)
+    pairs = _paired(*(x.squeeze(5).transpose(3, 4) for x in params))
+    return _packed(codes.flatten(4).flatten(2, 3), pairs, bits)
 
 
 def dequantize_keys(quantized: Quantized, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -145,15 +151,22 @@ def dequantize_values(quantized: Quantized, dtype: torch.dtype = torch.float32) 
 
 def unpack(quantized: Quantized) -> torch.Tensor:
     """Return the codes [B, Hkv, T, D] as int32."""
-    width = 4 if quantized.bits == 4 else 2
     block = min(quantized.codes.shape[-1], GROUP)
-    shifts = torch.arange(0, 16, width, device=quantized.codes.device)[:, None]  # [J, 1]
+    places = [x.to(quantized.codes.device) for x in _places(quantized.bits)]
     words = (quantized.codes.int() & 0xFFFF).unflatten(-1, (-1, 1, block))  # [..., W / L, 1, L]
-    codes = (words >> shifts) & (2**width - 1)
+    if quantized.bits != 3:
+        words = words >> 2 | words << 14 & 0xFFFF
+    codes = (words >> places[0]) & (15 if quantized.bits == 4 else 3)
     if quantized.high is not None:
-        planes = torch.arange(len(shifts), device=words.device)[:, None]
-        codes = codes | (((quantized.high.int().unflatten(-1, (-1, 1, block)) >> planes) & 1) << 2)
+        pairs = (quantized.high.int() & 0xFFFF).unflatten(-1, (-1, 1, block // 2))
+        codes = codes | (((torch.cat([pairs & 0xFF, pairs >> 8], -1) >> places[1]) & 1) << 2)
     return codes.flatten(-3)
+
+
+def _places(bits: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the first bit of the j-th code in a word, before it is rotated, and its bit in a byte of `high` [J, 1]."""
+    j = torch.arange(4 if bits == 4 else 8)[:, None]
+    return j * (4 if bits == 4 else 2), j % 4 * 2 + j // 4
 
 
 def _groups_of_tokens(tensor: torch.Tensor) -> torch.Tensor:
@@ -165,34 +178,45 @@ def _groups_of_tokens(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.float().unflatten(2, (-1, GROUP))
 
 
-def _quantize(groups: torch.Tensor, bits: int, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return codes (int32) and (scale, zero) pairs as int32, sharing along `dim`."""
+def _quantize(groups: torch.Tensor, bits: int, dim: int) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+    """Return codes (int32), and scale and zero (fp16), sharing along `dim`."""
     low, high = groups.amin(dim, keepdim=True), groups.amax(dim, keepdim=True)
-    if groups.numel() and not float(torch.maximum(low.abs(), high.abs()).max()) <= torch.finfo(torch.float16).max:
-        raise ValueError("keys and values must be numbers of at most 65504: their scales are fp16")
+    if groups.numel() and not float(torch.maximum(low.abs(), high.abs()).max()) <= LARGEST:
+        raise ValueError(f"keys and values must be numbers of at most {LARGEST}: z - 16 s must be fp16")
     zero = low.half()
     scale = ((high - zero.float()) / (2**bits - 1)).half()
     steps = torch.where(scale > 0, (groups - zero.float()) / scale.float(), 0.0)
     codes = torch.round(steps).clamp(0, 2**bits - 1).int()  # ties to even
-    pairs = torch.stack([scale, zero], -1).contiguous().view(torch.int32).squeeze(-1)
-    return codes, pairs
+    return codes, (scale, zero)
+
+
+def _paired(scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:
+    """Return [..., N / 2, 2, 2]: of two neighbors of the last axis first both scales, then both zeros."""
+    return torch.stack([x.unflatten(-1, (-1, 2)) for x in (scale, zero)], -2)
 
 
 def _split(params: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    scale, zero = (half.to(torch.int16).view(torch.float16) for half in (params, params >> 16))
-    return scale.to(dtype), zero.to(dtype)
+    scale, zero = (x.flatten(-2).to(dtype) for x in params.unbind(-2))
+    return scale, zero
 
 
 def _packed(codes: torch.Tensor, params: torch.Tensor, bits: int) -> Quantized:
     """Pack codes [B, Hkv, T, D] int32 into 16-bit words; the inverse of `unpack`."""
-    width, words = 4 if bits == 4 else 2, words_per_token(codes.shape[-1], bits)
-    lanes = codes.unflatten(-1, (-1, 16 // width, min(words, GROUP)))  # [..., W / L, J, L]
-    shifts = torch.arange(0, 16, width, device=codes.device)[:, None]
-    packed = ((lanes & (2**width - 1)) << shifts).sum(-2).flatten(-2)
-    signed = torch.where(packed >= 1 << 15, packed - (1 << 16), packed).to(torch.int16)
-    planes = torch.arange(len(shifts), device=codes.device)[:, None]
-    high = ((lanes >> 2) << planes).sum(-2).flatten(-2).to(torch.uint8) if bits == 3 else None
-    return Quantized(signed, high, params.contiguous(), bits)
+    places = [x.to(codes.device) for x in _places(bits)]
+    words = words_per_token(codes.shape[-1], bits)
+    lanes = codes.unflatten(-1, (-1, len(places[0]), min(words, GROUP)))  # [..., W / L, J, L]
+    packed = ((lanes & (15 if bits == 4 else 3)) << places[0]).sum(-2).flatten(-2)
+    if bits != 3:
+        packed = packed << 2 & 0xFFFF | packed >> 14
+    high = None
+    if bits == 3:
+        low_byte, high_byte = ((lanes >> 2) << places[1]).sum(-2).chunk(2, -1)
+        high = _signed((low_byte | high_byte << 8).flatten(-2))
+    return Quantized(_signed(packed), high, params.contiguous(), bits)
+
+
+def _signed(words: torch.Tensor) -> torch.Tensor:
+    return torch.where(words >= 1 << 15, words - (1 << 16), words).to(torch.int16)
 
 
 def decode_attention(
@@ -214,8 +238,8 @@ def decode_attention(
         raise ValueError(f"at most 16 query heads can share a key head, not {group}")
     if values.bits != keys.bits or values.codes.shape != keys.codes.shape:
         raise ValueError("keys and values must have the same bits and shape")
-    check_shape("parameters of keys", keys.params, batch, heads, capacity // GROUP, dim)
-    check_shape("parameters of values", values.params, batch, heads, capacity // GROUP, dim // GROUP, GROUP)
+    check_shape("parameters of keys", keys.params, batch, heads, capacity // GROUP, dim // 2, 2, 2)
+    check_shape("parameters of values", values.params, batch, heads, capacity // GROUP, dim // GROUP, 16, 2, 2)
     check_shape("k_tail", k_tail, batch, heads, None, dim)
     check_shape("v_tail", v_tail, *k_tail.shape)
     check_integers(q.device, quantized=quantized, tail=tail)
@@ -233,24 +257,28 @@ def decode_attention(
     out, lse = torch.empty_like(q), torch.empty(batch, query_heads, dtype=torch.float32, device=q.device)
     part_out, part_lse = plan.states(batch * heads, group, dim)
     planes = keys.high is not None
+    columns = 8 if group <= 8 else 16
+    small = dim * columns <= 1024  # larger heads or groups would spill registers
     _read_pieces[(len(plan.items),)](
-        q, keys.codes, keys.high if planes else keys.codes, keys.params,
-        values.codes, values.high if planes else values.codes, values.params, k_tail, v_tail, quantized, tail,
-        plan.items, out, lse, part_out, part_lse, check_scale(scale, dim) * LOG2_E,
+        q, keys.codes, keys.high if planes else keys.codes, keys.params.view(torch.int32),
+        values.codes, values.high if planes else values.codes, values.params.view(torch.int32),
+        k_tail, v_tail, quantized, tail, plan.items, out, lse, part_out, part_lse, check_scale(scale, dim) * LOG2_E,
         capacity, k_tail.shape[2],
-        HEADS=heads, GROUP=group, COLUMNS=8 if group <= 8 else 16, DIM=dim, WORDS=keys.codes.shape[3], BITS=keys.bits,
-        TOKENS=GROUP, UNROLL=plan.tuning.block // GROUP, ASM=not interpreted(), EARLY=can_launch_early(q.device),
+        HEADS=heads, GROUP=group, COLUMNS=columns, DIM=dim, WORDS=keys.codes.shape[3], BITS=keys.bits,
+        TOKENS=GROUP, UNROLL=plan.tuning.block // GROUP if small else 1, ASM=not interpreted(),
+        EARLY=can_launch_early(q.device),
         num_warps=plan.tuning.warps, num_stages=plan.tuning.stages,
     )  # fmt: skip
     merge(plan, part_out, part_lse, out, lse)
     return {"out": out, "lse": lse}
 
 
-# The fastest of 36 layouts on an H100: 2-bit tiles are small, so that two share what a step costs.
+# The fastest of 8 layouts (4 bits), 8 (2 bits) and 5 (3 bits) tried on an H100. One of registers capped at 128, so that
+# 16 programs fit on a multiprocessor, was no faster.
 TUNINGS = {
     2: Tuning(block=2 * GROUP, warps=1, stages=2, pieces=12),
-    3: Tuning(block=GROUP, warps=1, stages=3, pieces=8),
-    4: Tuning(block=GROUP, warps=1, stages=3, pieces=8),
+    3: Tuning(block=GROUP, warps=1, stages=2, pieces=12),
+    4: Tuning(block=GROUP, warps=1, stages=2, pieces=12),
 }
 
 
@@ -272,6 +300,7 @@ def _read_pieces(
     """One program: the state of the G query heads of one row over one piece of its tokens (and the tail)."""
     row, start, stop, slot = take_piece(items, EARLY)
     if row >= 0:
+        EXACT: tl.constexpr = q.dtype.element_ty != tl.bfloat16
         FLOAT: tl.constexpr = tl.float32 if q.dtype.element_ty == tl.float32 else tl.float16
         LANES: tl.constexpr = WORDS if WORDS < TOKENS else TOKENS  # words of a block, and channels of a tile
         BLOCKS: tl.constexpr = WORDS // LANES
@@ -287,10 +316,15 @@ def _read_pieces(
             queries += (query.to(FLOAT),)
             means += (tl.zeros([PADDED, COLUMNS], tl.float32),)
         top = tl.full([COLUMNS], float("-inf"), tl.float32)
-        total = tl.zeros([COLUMNS], tl.float32)
+        ones = tl.full([16, TOKENS], 1.0, FLOAT)
+        totals = tl.zeros([16, COLUMNS], tl.float32)  # 16 equal rows, summed by the tensor cores
 
         by_token = token[:, None] * WORDS + lane[None, :]
         by_lane = token[None, :] * WORDS + lane[:, None]
+        # two words share a word of `high`; each half of the lanes loads it apart, zeros elsewhere: no lane must choose
+        by_token_high = token[:, None] * (WORDS // 2) + (lane % (LANES // 2))[None, :]
+        by_lane_high = token[None, :] * (WORDS // 2) + (lane % (LANES // 2))[:, None]
+        lower, upper = lane < LANES // 2, exists & (lane >= LANES // 2)
         row_words = row.to(tl.int64) * capacity * WORDS
         row_groups = row.to(tl.int64) * (capacity // TOKENS)
         for first in range(start, stop, TOKENS * UNROLL):
@@ -299,15 +333,19 @@ def _read_pieces(
             for part in tl.static_range(UNROLL):
                 begin = first + part * TOKENS
                 live = begin < stop
-                params = k_params + (row_groups + begin // TOKENS) * DIM + lane
+                params = k_params + (row_groups + begin // TOKENS) * DIM
                 score = tl.zeros([TOKENS, COLUMNS], tl.float32)
                 for block in tl.static_range(BLOCKS):
                     words = row_words + begin * WORDS + block * LANES + by_token
                     packed = tl.load(k_codes + words, mask=live & exists[None, :], other=0)
-                    third = tl.load(k_high + words, mask=live & exists[None, :], other=0) if BITS == 3 else packed
+                    low, high = packed, packed
+                    if BITS == 3:
+                        halves = k_high + (row_words + begin * WORDS + block * LANES) // 2 + by_token_high
+                        low = tl.load(halves, mask=live & lower[None, :], other=0)
+                        high = tl.load(halves, mask=live & upper[None, :], other=0)
                     for j in tl.static_range(CODES):
-                        pair = tl.load(params + (block * CODES + j) * LANES, mask=live & exists, other=0)
-                        keys = _restore(packed, third, pair[None, :], j, BITS, FLOAT, ASM)
+                        s, z = _load_params(params, lane + (block * CODES + j) * LANES, live & exists, FLOAT, ASM)
+                        keys = _restore(packed, low, high, s[None, :], z[None, :], j, BITS, FLOAT, ASM, EXACT)
                         score = tl.dot(keys, queries[block * CODES + j], score, input_precision="ieee")
                 scores += (score if part == 0 else tl.where(live, score, float("-inf")),)
             highest = scores[0]
@@ -317,12 +355,12 @@ def _read_pieces(
             fade = tl.exp2(top - new_top)
             top = new_top
             weights = ()
-            sums = tl.zeros([TOKENS, COLUMNS], tl.float32)
             for part in tl.static_range(UNROLL):
                 weight = tl.exp2(scores[part] - new_top[None, :])
-                sums += weight
                 weights += (weight.to(FLOAT),)
-            total = total * fade + tl.sum(sums, 0)
+            totals = totals * fade[None, :]
+            for part in tl.static_range(UNROLL):
+                totals = tl.dot(ones, weights[part], totals, input_precision="ieee")
             # values: rows are channels, ldmatrix transposes the words
             faded = ()
             for tile in tl.static_range(BLOCKS * CODES):
@@ -331,20 +369,25 @@ def _read_pieces(
             for part in tl.static_range(UNROLL):
                 begin = first + part * TOKENS
                 live = begin < stop
-                params = v_params + (row_groups + begin // TOKENS) * DIM + token
+                params = v_params + (row_groups + begin // TOKENS) * DIM
                 added = ()
                 for block in tl.static_range(BLOCKS):
                     words = row_words + begin * WORDS + block * LANES + by_lane
                     packed = tl.load(v_codes + words, mask=live & exists[:, None], other=0)
-                    third = tl.load(v_high + words, mask=live & exists[:, None], other=0) if BITS == 3 else packed
+                    low, high = packed, packed
+                    if BITS == 3:
+                        halves = v_high + (row_words + begin * WORDS + block * LANES) // 2 + by_lane_high
+                        low = tl.load(halves, mask=live & lower[:, None], other=0)
+                        high = tl.load(halves, mask=live & upper[:, None], other=0)
                     for j in tl.static_range(CODES):
                         if (block * CODES + j) * LANES % TOKENS == 0:  # the next 32 channels
-                            pair = tl.load(params + (block * CODES + j) * LANES, mask=live, other=0)
-                        values = _restore(packed, third, pair[None, :], j, BITS, FLOAT, ASM)
+                            s, z = _load_params(params, token + (block * CODES + j) * LANES, live, FLOAT, ASM)
+                        values = _restore(packed, low, high, s[None, :], z[None, :], j, BITS, FLOAT, ASM, EXACT)
                         mean = means[block * CODES + j]
                         added += (tl.dot(values, weights[part], mean, input_precision="ieee"),)
                 means = added
 
+        total = tl.max(totals, 0)
         request = row // HEADS
         if stop == tl.load(quantized + request):  # the last piece: the tail, as it is
             left = tl.load(tail + request)
@@ -376,46 +419,77 @@ def _read_pieces(
 
 
 @triton.jit
-def _restore(words, third, pair, J: tl.constexpr, BITS: tl.constexpr, FLOAT: tl.constexpr, ASM: tl.constexpr):
-    """Return c s + z for the J-th codes of 16-bit words; `pair` holds s and z, broadcast against the words."""
-    WIDTH: tl.constexpr = 4 if BITS == 4 else 2
-    pair = tl.broadcast_to(pair, words.shape)
-    if ASM and BITS != 3 and tl.float16 == FLOAT:
+def _load_params(params, place, mask, FLOAT: tl.constexpr, ASM: tl.constexpr):
+    """Return scales and zeros at `place`; for the tensor cores both are the int32 as it is, see `_instructions`."""
+    if ASM and tl.float16 == FLOAT:
+        scale = tl.load(params + place, mask=mask, other=0)
+        zero = scale
+    else:
+        first = params.to(tl.pointer_type(tl.float16), bitcast=True) + (place // 2 * 4 + place % 2)
+        scale = tl.load(first, mask=mask, other=0.0).to(FLOAT)
+        zero = tl.load(first + 2, mask=mask, other=0.0).to(FLOAT)
+    return scale, zero
+
+
+@triton.jit
+def _restore(
+    words, low, high, scale, zero,
+    J: tl.constexpr, BITS: tl.constexpr, FLOAT: tl.constexpr, ASM: tl.constexpr, EXACT: tl.constexpr,
+):  # fmt: skip
+    """Return c s + z for the J-th codes of 16-bit words; s and z are broadcast against the words."""
+    if ASM and tl.float16 == FLOAT:
+        pair = tl.broadcast_to(scale, words.shape)
         return tl.inline_asm_elementwise(
-            _instructions(J, WIDTH), "=r,r,r,r", [words, pair], dtype=tl.float16, is_pure=True, pack=2
-        )
-    code = (words.to(tl.int32) >> (WIDTH * J)) & ((1 << WIDTH) - 1)
+            _instructions(J, BITS, EXACT), "=r,r,r,r,r,r" if BITS == 3 else "=r,r,r,r",
+            [words, pair, low, high] if BITS == 3 else [words, pair], dtype=tl.float16, is_pure=True, pack=2,
+        )  # fmt: skip
+    word = words.to(tl.int32) & 0xFFFF
+    if BITS != 3:
+        word = (word >> 2) | (word << 14)
+    code = (word >> ((4 if BITS == 4 else 2) * J)) & (15 if BITS == 4 else 3)
     if BITS == 3:
-        code = code | (((third.to(tl.int32) >> J) & 1) << 2)
-    scale = (pair & 0xFFFF).to(tl.int16).to(tl.float16, bitcast=True)
-    zero = (pair >> 16).to(tl.int16).to(tl.float16, bitcast=True)
-    return code.to(FLOAT) * scale.to(FLOAT) + zero.to(FLOAT)
+        third = low.to(tl.int32) | (high.to(tl.int32) >> 8)
+        code = code | (((third >> (J % 4 * 2 + J // 4)) & 1) << 2)
+    return code.to(FLOAT) * scale + zero
 
 
 @triton.constexpr_function
-def _instructions(j, width):
-    """Return PTX that makes fp16 of the j-th codes of two words at once.
+def _instructions(j, bits, exact):
+    """Return PTX that makes fp16 of the j-th codes of two words $1 at once, with scales $2 and zeros $3.
 
-    Or-ed into the mantissa of 1024 = 0x6400, a code that begins at bit n of the mantissa makes 1024 + 2^n c; what lies
-    above bit 9 is shifted down first. Then c = (1024 + 2^n c) / 2^n - 1024 / 2^n, exactly.
+    $2 and $3 are neighbors of an int32 tensor of parameters: in the layout of the tensor cores' left operand, neighbors
+    along the sum (channels of keys, tokens of values) are neighbors in registers, and `pack=2` takes them together.
+
+    Or-ed into the mantissa of 2^(10 - n), a code that begins at bit n of the mantissa makes 2^(10 - n) + c. What lies
+    above the mantissa is fetched by exchanging the bytes of each word. Of 3 bits the third comes from $4 or the upper
+    bytes of $5. Then either c = (2^(10 - n) + c) - 2^(10 - n), exactly, or, if that is at most 16, it is taken off the
+    zeros, once for many codes.
     """
-    bit = width * j
-    shift = 0 if bit + width <= 10 else (8 if width == 4 else 10)
-    bit -= shift
-    mask = ((1 << width) - 1) << bit
-    one_over = (15 - bit) << 10  # 2^-bit in fp16
-    minus = 0x8000 | ((25 - bit) << 10)  # -1024 / 2^bit
+    width, half = (4, 2) if bits == 4 else (2, 4)  # half of the codes of a word
+    n = width * (j % half) + (0 if bits == 3 else 2)
+    ones = 0x00010001
+    low = (15 if bits == 4 else 3) << n
+    offset = 10 - n
+    above = offset > 4 or exact
+    magic, minus = ((15 + offset) << 10) * ones, ((15 + offset) << 10 | 0x8000) * ones
+    high = f"""
+        shr.b32 u, $5, 8;
+        or.b32 u, u, $4;
+        shl.b32 u, u, {2 - j // 4};
+        lop3.b32 t, u, 0x{(4 << n) * ones:08x}, t, 0xEA;"""
+    remove = """
+        mov.b32 one, 0x3C003C00;
+        fma.rn.f16x2 t, t, one, minus;
+        fma.rn.f16x2 $0, t, $2, $3;"""
+    fold = """
+        fma.rn.f16x2 z, $2, minus, $3;
+        fma.rn.f16x2 $0, t, $2, z;"""
     return f"""{{
-        .reg .b32 t, magic, over, minus, scale, zero;
-        prmt.b32 scale, $2, $3, 0x5410;
-        prmt.b32 zero, $2, $3, 0x7632;
-        mov.b32 magic, 0x64006400;
-        mov.b32 over, 0x{one_over:04x}{one_over:04x};
-        mov.b32 minus, 0x{minus:04x}{minus:04x};
-        shr.b32 t, $1, {shift};
-        lop3.b32 t, t, 0x{mask:04x}{mask:04x}, magic, 0xEA;
-        fma.rn.f16x2 t, t, over, minus;
-        fma.rn.f16x2 $0, t, scale, zero;
+        .reg .b32 t, u, z, one, magic, minus;
+        mov.b32 magic, 0x{magic:08x};
+        mov.b32 minus, 0x{minus:08x};
+        {"prmt.b32 t, $1, $1, 0x2301" if j >= half else "mov.b32 t, $1"};
+        lop3.b32 t, t, 0x{low * ones:08x}, magic, 0xEA;{high if bits == 3 else ""}{remove if above else fold}
     }}"""
 
 
@@ -523,7 +597,7 @@ def quanto(inputs: Inputs) -> Any:
 def figures(inputs: Inputs, outputs: Outputs, seconds: float) -> dict[str, float]:
     """Bits per number, with their scales."""
     keys = inputs["keys"]
-    numbers = keys.params.numel() * GROUP
+    numbers = keys.params.numel() // 2 * GROUP
     return {"bits per number": 8 * keys.nbytes / numbers}
 
 

@@ -87,8 +87,8 @@ _EXPONENT = tl.constexpr(0x7F807F80)
 class Tuning:
     """How the kernels are laid out on the chip; the format does not depend on it, but for `sample`."""
 
-    decode_warps: int = 1  # 128 lanes over one warp: 16 bytes per lane and access
-    encode_warps: int = 1
+    decode_warps: int = 4
+    encode_warps: int = 1  # 128 lanes over one warp: 16 bytes per lane and access
     sample: int = 128  # rows of a block that decide on its windows
     window_pairs: int = 32  # pairs of channels per program that places windows
     window_warps: int = 4
@@ -205,7 +205,7 @@ def decode(encoded: Encoded, tuning: Tuning = TUNING) -> torch.Tensor:
     if out.numel():
         _decode_units[(grid.down * grid.across,)](
             encoded.rest, encoded.windows.view(torch.int16), encoded.payload, encoded.payload.view(torch.uint8),
-            encoded.offsets, out.view(torch.int32), out.view(torch.int16), encoded.tokens, encoded.channels // 2,
+            encoded.offsets, out.view(torch.int32), encoded.tokens, encoded.channels // 2,
             WIDTH=grid.width, PER_BLOCK=grid.per_block, num_warps=tuning.decode_warps,
         )  # fmt: skip
     return out
@@ -315,9 +315,9 @@ def _encode_units(
 
 @triton.jit
 def _decode_units(
-    rest, windows, payload, escapes, offsets, out, numbers, tokens, pairs, WIDTH: tl.constexpr, PER_BLOCK: tl.constexpr
+    rest, windows, payload, escapes, offsets, out, tokens, pairs, WIDTH: tl.constexpr, PER_BLOCK: tl.constexpr
 ):
-    """One program: one unit. Pairs are written with a wrong exponent for escapes; those numbers are then rewritten."""
+    """One program: one unit. An escape first gets the exponent low + 7, then the difference to its own."""
     unit, lane = tl.program_id(0), tl.arange(0, _LANES)
     begin, end = tl.load(offsets + unit), tl.load(offsets + unit + 1)
     start, place, token, low = _locate(unit, windows, tokens, pairs, WIDTH, PER_BLOCK)
@@ -335,32 +335,26 @@ def _decode_units(
             tl.store(out + place + (r + 8) * across * pairs, lower, mask=token + (r + 8) * across < tokens)
     else:
         codes = _load_words(source, 3)
+        lost = _lost(codes)
+        count = _ones(lost)
+        room = (end - begin) * 16 - _CODES
+        lost = tl.where(tl.sum(count, 0) <= room, lost, 0)  # of a corrupt unit no escape is read
+        listed = escapes + begin.to(tl.int64) * 16 + _CODES + tl.cumsum(count, 0) - count
+        left, right = 0, _ones(lost & 0xFFFF)  # of the lane's escapes, the next one in each half
+        left_low, right_low = ((low >> 7) & 0xFF) + 7, (low >> 23) + 7  # what an escape has been given for an exponent
         for r in tl.static_range(16):
             half = halves[r] if r < 8 else _rotate_right(halves[r - 8])
             pair = (half & _REST) + low + _take_code(codes, r)
+            left_lost, right_lost = (lost >> r) & 1, (lost >> (16 + r)) & 1
+            left_exponent = tl.load(listed + left, mask=left_lost != 0, other=0).to(tl.uint32)
+            right_exponent = tl.load(listed + right, mask=right_lost != 0, other=0).to(tl.uint32)
+            pair += tl.where(left_lost != 0, left_exponent - left_low, 0) << 7
+            pair += tl.where(right_lost != 0, right_exponent - right_low, 0) << 23
             tl.store(
                 out + place + r * across * pairs, pair.to(tl.int32, bitcast=True), mask=token + r * across < tokens
             )
-        lost = _lost(codes)
-        count = _ones(lost)
-        rank = tl.cumsum(count, 0) - count
-        room = (end - begin) * 16 - _CODES
-        escapes += begin.to(tl.int64) * 16 + _CODES
-        numbers += start * 2
-        tl.debug_barrier()  # the stores above may come from other threads
-        most = tl.where(tl.sum(count, 0) <= room, tl.max(count, 0), 0)  # of a corrupt unit nothing is read
-        for _ in range(most):
-            bit, others_lost = _first_bit(lost)
-            exponent = tl.load(escapes + rank, mask=lost != 0, other=0).to(tl.uint32)
-            half = tl.load(rest + (bit & 7) * _LANES, mask=lost != 0, other=0).to(tl.uint32, bitcast=True)
-            turn = (bit & 24).to(tl.uint32)  # 16 for the right half, 8 for rows from 8 on
-            half = (half >> turn) | (half << ((32 - turn) & 31))
-            number = (half & 0x807F) | (exponent << 7)
-            inside = (lost != 0) & (token + (bit & 15) * across < tokens)
-            target = numbers + (place + (bit & 15) * across * pairs) * 2 + (bit >> 4)
-            tl.store(target, number.to(tl.int16), mask=inside)
-            rank += 1
-            lost = others_lost
+            left += left_lost.to(tl.int32)
+            right += right_lost.to(tl.int32)
 
 
 @triton.jit

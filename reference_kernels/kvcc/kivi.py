@@ -47,14 +47,14 @@ Perplexity of SmolLM2-135M, full cache 11.947: 4/3/2 bits 11.95/12.00/14.06; key
 
 Measured
 --------
-One H100, B=32 x 8k, against the fastest bf16 peer (cuDNN over contiguous keys, 353 us): 4 bits 128 us, 2.75x; 2 bits
-100 us, 3.50x; 3 bits 386 us, slower than bf16, since its two planes are taken apart without PTX. The bytes would allow
-3.2x, 5.33x and 4x. Nsight Compute says why: the 2-bit kernel reads 1.9 TB/s while its warps issue in 65 % of the
-cycles; no pipe is full (integer 39 %, half-precision 34 %), the stalls are for busy pipes and for the latency of the
-instruction before. A warp spends 728 instructions on 32 tokens, 2.8 per number, where the 2-bit target leaves 4 issue
-slots; 168 registers allow 12 warps per multiprocessor. Tried: tiles of 32, 64 and 128 tokens, 1 and 2 warps, 2 to 5
-stages, 4 to 48 pieces; scales folded into query and weights, which would save 128 of the 256 multiplications but makes
-Triton move both between layouts in every step. A kernel that owns its register layout could do that.
+One H100, B=32 x 8k, against the fastest bf16 peer (cuDNN over contiguous keys, 353 us): 4 bits 125 us, 2.82x; 2 bits
+93 us, 3.80x; 3 bits 136 us, 2.59x. The bytes would allow 3.2x, 5.33x and 4x: 0.86, 0.71 and 0.64 of the read
+bandwidth. Nsight Compute: at 4 bits DRAM is busy for 78 % of the time and the arithmetic for 44 %, at 2 bits 60 % and
+53 %, so neither is the bound; 12 warps per multiprocessor (168 registers) wait for loads and for their own results. A
+fifth fewer instructions (615 per 32 tokens instead of 788, 4 bits) and 16 warps instead of 12 (128 registers) changed
+the time by 1 % and less. Tried: tiles of 32, 64 and 128 tokens, 1 and 2 warps, 2 to 5 stages, 4 to 48 pieces. Scales
+folded into query and weights would save most multiplications of two halves, but make Triton move both between layouts
+in every step; a kernel that owns its register layout could do that.
 
 Differs
 -------

@@ -41,9 +41,9 @@ reports up to 8x compression and 4.23x end to end with selective reconstruction 
 
 Measured
 --------
-One H100, B=32 x 8k, bf16 peer 361 us: with rotation 519 us at rank 256 (277 TFLOP/s) and 332 us at rank 128, so that
-rebuilding keys costs more than the bytes it saves, except for memory; without rotation 195 us (1.86x of 2x) and 106 us
-(3.40x of 4x). Latents and tables of the rotated kernel are loaded once per tile without being pipelined: Triton
+One H100, B=32 x 8k, bf16 peer 361 us: with rotation 518 us at rank 256 (278 TFLOP/s) and 328 us at rank 128, so that
+rebuilding keys costs more than the bytes it saves, except for memory; without rotation 191 us (1.89x of 2x) and 102 us
+(3.52x of 4x). Latents and tables of the rotated kernel are loaded once per tile without being pipelined: Triton
 pipelines only the loop over heads inside. Other layouts were not tried on a GPU.
 
 Differs

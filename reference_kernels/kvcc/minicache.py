@@ -33,6 +33,11 @@ abstract). Against it: adjacent layers of SmolLM2-135M have a mean cosine of -0.
 0.18, measured for this atlas; the premise does not hold there, nearly every token would be kept apart. xKV's authors
 say the same of other models. Measure `adjacent_similarity` first.
 
+Measured
+--------
+One H100, B=32 x 8k, a tenth of the tokens kept apart: 363 us for the first layer and 398 us for the second, 0.99x and
+0.91x of dense bf16 attention: 43 % less memory, no time saved.
+
 Differs
 -------
 t = 0.6 is the value attributed to the paper, not re-read; it is a parameter. So is the threshold, which has no default

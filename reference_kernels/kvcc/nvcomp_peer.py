@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils.dlpack import from_dlpack
 
 from reference_kernels.core.peers import installed
 from reference_kernels.core.unit import Inputs, MissingPeerError
@@ -31,7 +30,8 @@ def nvcomp_ans(kind: str) -> Callable[[Inputs], Callable[[], torch.Tensor]]:
             if torch.cuda.is_current_stream_capturing():
                 raise RuntimeError("nvCOMP allocates on its own and cannot be captured in a graph")
             stream.wait_stream(torch.cuda.current_stream())
-            found = from_dlpack(codec.decode(compressed, data_type=kind))
+            # not through DLPack, whose capsule this version of nvCOMP frees twice
+            found = torch.as_tensor(codec.decode(compressed, data_type=kind), device=source.device)
             torch.cuda.current_stream().wait_stream(stream)
             return found.view(torch.int16).reshape(source.shape)
 

@@ -33,9 +33,11 @@ FlashInfer over the full cache).
 
 Measured
 --------
-One H100, 128k tokens, 2k kept: B=8 146 us, 9.7x over dense attention, 0.76 of the ideal 12.8x; B=1 42 us, 4.5x, 0.35.
-With one request the three steps are 19, 17 and 13 us by themselves: reading 34 MB of digests, choosing (8 programs, one
-per key head, on 132 multiprocessors), and reading 8 MB of pages; latency and not bandwidth decides.
+One H100, 128k tokens, 2k kept, in a sweep (the table's figures are of an earlier form, 146 and 42 us): B=8 138 us,
+10.2x over dense attention, 0.80 of the ideal 12.8x; B=1 32 us, 5.8x, 0.46. With one request the three steps take 19, 6
+and 7 us: reading 34 MB of digests (floor 11 us), choosing (8 programs, one per key head, on 132 multiprocessors), and
+reading 8 MB of pages with the merge; latency and not bandwidth decides. Tried: 64 to 256 numbers per warp, spans of 4,
+8 and 16, seven layouts of the scoring, six of the attention, 1 to 6 pieces per multiprocessor.
 
 Differs
 -------

@@ -31,12 +31,13 @@ SXM); CoDec: 1.9x over FlashDecoding in attention with 120.9x less memory access
 
 Measured
 --------
-One H100, 32k shared by 64 requests of 512 own tokens: 127 us (123 to 127 in four runs), 0.68 of the floor of 86 us;
-FlashInfer's cascade 611 us, without sharing 1254 us. The prefix alone takes 93-98 us (about 370 TFLOP/s of 730), the
-own tokens alone 64 us; side by side they should cost little more than the prefix, but a tile of 128 rows takes 55,000
-of 65,536 registers, so that one program of the other class fits beside it. Tried: tiles of 64 and 128 rows, 32 to 128
-tokens, 4 and 8 warps, 3 to 7 stages, registers capped at 128 and 168, priorities. Two stages of the pipeline go to
-the page lookup; below 6 stages each tile waits for its keys.
+One H100, 32k shared by 64 requests of 512 own tokens: 117 us (117 to 118 in four runs), 0.735 of the floor of 86 us;
+FlashInfer's cascade 606 us, without sharing 1194 us. The prefix alone takes 107 us (320 TFLOP/s of about 700), the own
+tokens alone 61 us. Beside each other the own tokens are done after about 90 us and the prefix after 120: it is the
+prefix that is slow, and it slows by what runs beside it. A tile of 128 rows waits for its own softmax between its two
+products. Asking for the next tile's scores before this tile's softmax makes it 98 us alone but, at 176 to 248
+registers, 124 us beside the own tokens. Tried besides: 64, 128 and 256 rows, 32 to 128 tokens, 4 to 16 warps, 2 to 5
+stages, the own tokens in 15 layouts, streams instead of programmatic launches (127 us).
 
 Differs
 -------

@@ -1,4 +1,4 @@
-"""A process for what is measured: it fails alone, and what fails is tried once more."""
+"""A process for what is measured: it fails alone, and what fails is tried once more, then without peers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
+from reference_kernels.core import worker
 from reference_kernels.core.ceilings import Ceilings
+from reference_kernels.core.unit import MissingPeerError
+from reference_kernels.registry import load
 from tests.conftest import ROOT
 
 SCRIPT = """
@@ -30,14 +33,14 @@ with worker.Worker() as hired:
 """
 
 
-def note(unit: str, case: str, _limits: Ceilings) -> dict[str, Any]:
+def note(unit: str, case: str, _limits: Ceilings, peers: bool) -> dict[str, Any]:
     """Stand in for a measurement: the unit's name is a file in which runs are noted, the case says what happens."""
     with Path(unit).open("a") as file:
         file.write(f"{os.getpid()}\n")
     runs = len(Path(unit).read_text().split())
     if case == "always fails" or (case == "fails once" and runs == 2):
         raise RuntimeError("an illegal access")
-    if case == "kills the process" and runs == 2:
+    if (case == "kills the process" and runs == 2) or (case == "has a peer that kills" and peers):
         os._exit(1)
     return {"process": os.getpid()}
 
@@ -63,7 +66,21 @@ def test_what_fails_is_tried_again_in_a_fresh_process(tmp_path: Path, case: str)
     assert len((tmp_path / "notes").read_text().split()) == 3
 
 
-def test_what_fails_twice_raises_and_the_next_case_is_measured(tmp_path: Path):
+def test_what_a_peer_kills_is_measured_without_peers(tmp_path: Path):
+    (process,) = measure(tmp_path / "notes", "has a peer that kills")
+    assert isinstance(process, int)
+    assert len((tmp_path / "notes").read_text().split()) == 3
+
+
+def test_a_case_without_peers_says_what_became_of_them(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(worker, "bench", lambda unit, *_: unit.peers)
+    peers: Any = worker._bench("quest", "B=1 x 128k, 2k kept", Ceilings(1.0, 1.0, 1.0, 1.0, 1.0), False)
+    assert list(peers) == list(load("quest").UNIT.peers)
+    with pytest.raises(MissingPeerError, match="killed the process"):
+        peers["dense, ours"]({})
+
+
+def test_what_fails_always_raises_and_the_next_case_is_measured(tmp_path: Path):
     error, process = measure(tmp_path / "notes", "always fails", "good")
     assert error == "an illegal access"
     assert isinstance(process, int)

@@ -27,6 +27,7 @@ from taxonomy.kernels import KernelRow, check_kernels
 from taxonomy.loading import read_atlas
 from taxonomy.problem import Problem
 from taxonomy.schema import schema_text
+from taxonomy.scope import check_out_of_scope
 from taxonomy.store import build_store
 from taxonomy.terms import Vocabulary, load_vocabulary
 
@@ -46,9 +47,11 @@ class WebsiteError(Exception):
 
 
 def check(atlas: Atlas) -> tuple[Vocabulary, Checked]:
-    """Read vocabulary and entries. Raises VocabularyError; problems of entries are in the result."""
+    """Read vocabulary, entries and what was left out. Raises VocabularyError; other problems are in the result."""
     vocabulary = load_vocabulary(atlas.vocabulary)
-    return vocabulary, check_papers(atlas.root, vocabulary)
+    checked = check_papers(atlas.root, vocabulary)
+    _, problems = check_out_of_scope(atlas.root, checked.papers)
+    return vocabulary, Checked(checked.papers, sorted({*checked.problems, *problems}))
 
 
 def build(atlas: Atlas, *, website: bool = False) -> int:

@@ -154,13 +154,19 @@ class Placement:
 
 @dataclass(frozen=True)
 class Gain:
-    """A number that a paper reports: `factor` times, for `kind`, `against` a baseline, in a `setting`."""
+    """A number that a paper reports: `factor` times or by `percent`, for `kind`, `against` a baseline, in a `setting`."""
 
-    factor: float
+    factor: float | None
+    percent: float | None
     kind: str
     against: str | None
     setting: str | None
     up_to: bool
+
+    @property
+    def amount(self) -> str:
+        """The number as a reader expects it: 2.6× or 37 %."""
+        return f"{self.factor:g}×" if self.factor is not None else f"{self.percent:g} %"
 
 
 @dataclass(frozen=True)

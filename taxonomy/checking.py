@@ -21,6 +21,7 @@ from taxonomy.terms import Trait, TraitGroup, Vocabulary
 from taxonomy.validation import report
 
 SCHEMA_NAME = "schema.json"
+OUT_OF_SCOPE_NAME = "out_of_scope.yaml"
 FIRST_LINE = f"# yaml-language-server: $schema=../{SCHEMA_NAME}"
 ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 MAX_ID = 60
@@ -88,7 +89,7 @@ def _entry_files(folder: Path) -> Iterator[Path]:
         return
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        is_own = path.parent == folder and path.name == SCHEMA_NAME
+        is_own = path.parent == folder and path.name in (SCHEMA_NAME, OUT_OF_SCOPE_NAME)
         if not hidden and not is_own and (path.is_symlink() or not path.is_dir()):
             yield path
 

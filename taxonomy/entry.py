@@ -5,9 +5,9 @@ Unknown facts are absent. Which codes, venues and traits exist is the vocabulary
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from taxonomy.values import (
     ArxivId,
@@ -18,6 +18,7 @@ from taxonomy.values import (
     OpenReviewId,
     Paragraph,
     PartialDate,
+    Percent,
     Person,
     Url,
 )
@@ -71,13 +72,22 @@ class Placement(Part):
 
 
 class Gain(Part):
-    """One number that the paper reports, exactly as it states it."""
+    """One number that the paper reports, exactly as it states it: a factor or a percentage."""
 
-    factor: Annotated[Factor, Field(description="The factor as stated; 2.6 for 2.6×.")]
-    kind: Annotated[Line, Field(description="What is multiplied, such as `peak memory, lower`.")]
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["factor"]}, {"required": ["percent"]}]})
+
+    factor: Annotated[Factor | None, Field(description="The factor as stated; 2.6 for 2.6×.")] = None
+    percent: Annotated[Percent | None, Field(description="The change as stated; 37 for 37 % less or more.")] = None
+    kind: Annotated[Line, Field(description="What changes and which way, such as `peak memory, lower`.")]
     against: Annotated[Line | None, Field(description="The baseline.")] = None
     setting: Annotated[Line | None, Field(description="Model, hardware, workload.")] = None
     up_to: Annotated[bool, Field(description="true where the source says `up to`.")] = False
+
+    @model_validator(mode="after")
+    def _is_one_number(self) -> Self:
+        if (self.factor is None) == (self.percent is None):
+            raise ValueError("needs a factor or a percent, one of them")
+        return self
 
 
 class Effect(Part):

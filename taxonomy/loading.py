@@ -175,7 +175,7 @@ def _attach_judgements(
         papers[p.paper_id].placements.append(placement)
     gains: dict[tuple[str, str], list[a.Gain]] = defaultdict(list)
     for g in session.exec(select(t.Gain).order_by(col(t.Gain.position))):
-        gains[g.paper_id, g.objective_code].append(a.Gain(g.factor, g.kind, g.against, g.setting, g.up_to))
+        gains[g.paper_id, g.objective_code].append(a.Gain(g.factor, g.percent, g.kind, g.against, g.setting, g.up_to))
     for e in session.exec(select(t.Effect).order_by(col(t.Effect.position))):
         found = gains[e.paper_id, e.objective_code]
         effect = a.Effect(objectives[e.objective_code], e.effect, e.source, e.note, found)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from sqlalchemy import CheckConstraint
 from sqlmodel import Field, SQLModel
 
-VERSION = 2  # 1: the papers; 2: also the reference kernels
+VERSION = 3  # 1: the papers; 2: also the reference kernels; 3: gains in percent
 
 
 def _one_of(column: str, *values: str) -> CheckConstraint:
@@ -185,7 +185,8 @@ class Gain(SQLModel, table=True):
     paper_id: str = Field(primary_key=True, foreign_key="paper.id")
     objective_code: str = Field(primary_key=True, foreign_key="objective.code")
     position: int = Field(primary_key=True)
-    factor: float
+    factor: float | None
+    percent: float | None
     kind: str
     against: str | None
     setting: str | None

@@ -80,3 +80,4 @@ ArxivId = Annotated[Text, StringConstraints(pattern=r"^[0-9]{2}(0[1-9]|1[0-2])\.
 Doi = Annotated[Text, StringConstraints(pattern=r"^10\.[0-9]{4,9}/[A-Za-z0-9\-._;()/:]+$", max_length=200)]
 OpenReviewId = Annotated[Text, StringConstraints(pattern=r"^[A-Za-z0-9_-]{8,20}$")]
 Factor = Annotated[float, Field(gt=0, lt=1e6, allow_inf_nan=False)]
+Percent = Annotated[float, Field(gt=0, lt=1e6, allow_inf_nan=False)]

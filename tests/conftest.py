@@ -48,7 +48,10 @@ SAMPLE: dict[str, Any] = {
         "gpu-memory": {
             "effect": "direct",
             "source": "abstract",
-            "gains": [{"factor": 2.6, "kind": "peak memory, lower", "against": "fp16", "setting": "7B", "up_to": True}],
+            "gains": [
+                {"factor": 2.6, "kind": "peak memory, lower", "against": "fp16", "setting": "7B", "up_to": True},
+                {"percent": 37.5, "kind": "peak memory, lower"},
+            ],
         },
         "quality": {"effect": "indirect", "source": "abstract", "note": "Small"},
     },

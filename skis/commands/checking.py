@@ -10,6 +10,7 @@ import typer
 
 from skis.build import check as check_atlas
 from skis.commands.shared import HERE, AsJson, Root, atlas_at, out, print_json, stop_call, stop_input
+from taxonomy.completeness import missing
 from taxonomy.terms import VocabularyError
 
 
@@ -18,6 +19,7 @@ def check(
     github: Annotated[
         bool, typer.Option(help="Print as GitHub annotations.", show_default="on in a GitHub workflow")
     ] = "GITHUB_ACTIONS" in os.environ,
+    complete: Annotated[bool, typer.Option("--complete", help="List what entries still lack, too.")] = False,
     as_json: AsJson = False,
     root: Root = HERE,
 ) -> None:
@@ -31,7 +33,8 @@ def check(
         _, checked = check_atlas(atlas)
     except VocabularyError as error:
         stop_input(error.problems, as_json=as_json, annotate=github)
-    problems = [problem for problem in checked.problems if _is_below(atlas.root / problem.file, wanted)]
+    found = checked.problems + (missing(checked.papers) if complete else [])
+    problems = [problem for problem in found if _is_below(atlas.root / problem.file, wanted)]
     if problems:
         stop_input(problems, as_json=as_json, annotate=github)
     count = sum(_is_below(atlas.root / paper.file, wanted) for paper in checked.papers)

@@ -113,10 +113,7 @@ def _print_paper(paper: Paper) -> None:
         ("award", paper.award),
         *((link.kind, link.url) for link in paper.links.values()),
         *((m.leaf.code, f"{m.technique.get('en')} ({m.role})") for m in paper.placements),
-        *(
-            (e.objective.code, ", ".join([e.effect, *(f"{g.factor:g}x {g.kind}" for g in e.gains)]))
-            for e in paper.effects
-        ),
+        *((e.objective.code, ", ".join([e.effect, *(f"{g.amount} {g.kind}" for g in e.gains)])) for e in paper.effects),
         ("summary", paper.summary.get("en")),
         ("file", paper.file),
     ]

@@ -84,6 +84,13 @@ def test_check_of_one_file_reports_that_file_only(bad: Atlas):
     assert "one.yaml" not in run.stdout
 
 
+def test_check_complete_lists_what_is_missing(atlas: Atlas):
+    assert skis("check", where=atlas.root).returncode == 0
+    run = skis("check", "--complete", where=atlas.root)
+    assert run.returncode == 1
+    assert re.search(r"^papers/2024/sample\.yaml:\d+:\d+: has no reason \(why\) for kvs$", run.stdout, re.M)
+
+
 def test_check_answers_programs_and_github(bad: Atlas):
     problems = json.loads(skis("check", "--json", where=bad.root).stdout)
     assert {"file", "line", "column", "field", "message", "suggestion"} == set(problems[0])
@@ -130,7 +137,7 @@ def test_find(atlas: Atlas):
 def test_show(atlas: Atlas):
     shown = skis("show", "sample", where=atlas.root).stdout
     assert "Keeps two bits per number (primary)" in shown
-    assert "2.6x peak memory, lower" in shown
+    assert "2.6× peak memory, lower, 37.5 % peak memory, lower" in shown
     assert skis("show", "sample", "--bibtex", where=atlas.root).stdout.startswith("@inproceedings{sample,")
     assert json.loads(skis("show", "sample", "--json", where=atlas.root).stdout)["name"] == "Sample"
     wrong = skis("show", "sampel", where=atlas.root)

@@ -130,6 +130,14 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
         GOOD + "objectives: {energy: {effect: direct, source: abstract, gains: [{factor: 0, kind: x}]}}\n",
         "greater than 0",
     ),
+    "gain without a number": (
+        GOOD + "objectives: {energy: {effect: direct, source: abstract, gains: [{kind: x}]}}\n",
+        "needs a factor or a percent",
+    ),
+    "gain of two numbers": (
+        GOOD + "objectives: {energy: {effect: direct, source: abstract, gains: [{factor: 2, percent: 50, kind: x}]}}\n",
+        "needs a factor or a percent",
+    ),
     "survey is not a yes": (GOOD + "survey: maybe\n", "must be true or false"),
 }
 

@@ -105,7 +105,9 @@ def test_everything_of_a_full_entry_arrives(content_of, sample):
         "The abstract says so",
     )
     assert (second.leaf.code, second.role, second.note) == ("kvs", "secondary", "Only in the appendix")
-    gain = paper.effects[0].gains[0]
+    gain, share = paper.effects[0].gains
+    assert (share.factor, share.percent, share.amount) == (None, 37.5, "37.5 %")
+    assert (gain.percent, gain.amount) == (None, "2.6×")
     assert (gain.factor, gain.kind, gain.against, gain.setting, gain.up_to) == (
         2.6,
         "peak memory, lower",

@@ -1,0 +1,63 @@
+"""Papers that were looked at and left out: `papers/out_of_scope.yaml`, with the criterion that fails and the reason.
+
+The list keeps a decision from being made twice, and lets anybody argue with it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from taxonomy.checking import OUT_OF_SCOPE_NAME, EntryFile, normalized_title
+from taxonomy.entry import Part
+from taxonomy.problem import Problem
+from taxonomy.reading import read_document
+from taxonomy.validation import report
+from taxonomy.values import ArxivId, FullDate, Line, Url
+
+MAX_BYTES = 1024 * 1024
+
+
+class OutOfScope(Part):
+    """A paper that is not in the atlas, and why."""
+
+    title: Annotated[Line, Field(description="As published.")]
+    arxiv: Annotated[ArxivId | None, Field(description="arXiv number without version, in quotes.")] = None
+    paper: Annotated[Url | None, Field(description="Address of the paper, where there is no arXiv number.")] = None
+    fails: Annotated[
+        Literal["serving-time", "kv-cache", "system-metric", "retraining", "no-method", "withdrawn"],
+        Field(description="Which criterion fails: CONTRIBUTING.md says what they mean."),
+    ]
+    why: Annotated[Line, Field(description="The reason, in one line.")]
+    decided: Annotated[FullDate, Field(description="Day of the decision.")]
+
+
+_LIST = TypeAdapter(tuple[OutOfScope, ...])
+
+
+def check_out_of_scope(root: Path, papers: list[EntryFile]) -> tuple[tuple[OutOfScope, ...], list[Problem]]:
+    """Read the list below `root/papers`, if there is one: what it holds, and every problem of it."""
+    path = root / "papers" / OUT_OF_SCOPE_NAME
+    if not path.exists():
+        return (), []
+    document = read_document(path, path.relative_to(root).as_posix(), MAX_BYTES)
+    if document.problems:
+        return (), document.problems
+    try:
+        left_out = _LIST.validate_python(document.value or ())
+    except ValidationError as error:
+        report(document, error, sorted(OutOfScope.model_fields))
+        return (), document.problems
+    known = {key: paper.file for paper in papers for key in _keys(paper.entry.title, paper.entry.links.arxiv)}
+    for index, item in enumerate(left_out):
+        for key in _keys(item.title, item.arxiv):
+            if key in known:
+                document.problem((index, "title"), f"is in {known[key]} already")
+        known |= dict.fromkeys(_keys(item.title, item.arxiv), "this list")
+    return left_out, document.problems
+
+
+def _keys(title: str, arxiv: str | None) -> set[str]:
+    return {normalized_title(title), *([arxiv] if arxiv else [])}

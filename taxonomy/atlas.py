@@ -154,7 +154,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Gain:
-    """A number that a paper reports: `factor` times or by `percent`, for `kind`, `against` a baseline, in a `setting`."""
+    """A number that a paper reports: by `factor` or by `percent`: of what `kind`, `against` what, in what `setting`."""
 
     factor: float | None
     percent: float | None

@@ -18,6 +18,7 @@ PLAIN = re.compile(r"[A-Za-z\u00c0-\u024f][\w \u00c0-\u024f.'’()+/:-]*")
 NOT_PLAIN = re.compile(r"(?i)y|n|yes|no|on|off|true|false|null|.*: .*|.*:|.* ")
 # Fields whose text is a sentence or could look like a number: always quoted, for an even look.
 QUOTED = frozenset({"title", "en", "zh", "why", "note", "kind", "against", "setting", "arxiv", "openreview"})
+NUMBERS = frozenset({"bits"})  # traits whose type in traits.yaml is number
 NEVER_FLOW = frozenset({"behaviors", "objectives"})
 DATES = frozenset({"published", "added"})
 
@@ -56,5 +57,5 @@ def _flow(name: str, value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.12g}"
     text = str(value)
-    plain = name in DATES or (name not in QUOTED and PLAIN.fullmatch(text) and not NOT_PLAIN.fullmatch(text))
+    plain = name in DATES | NUMBERS or (name not in QUOTED and PLAIN.fullmatch(text) and not NOT_PLAIN.fullmatch(text))
     return text if plain else json.dumps(text, ensure_ascii=False)

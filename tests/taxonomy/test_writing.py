@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from taxonomy.checking import FIRST_LINE
 from taxonomy.entry import Entry
 from taxonomy.reading import HIDDEN, parse_document
-from taxonomy.writing import entry_text
+from taxonomy.terms import Vocabulary
+from taxonomy.writing import NUMBERS, entry_text
 
 
 def read_back(entry: Entry) -> Entry:
@@ -52,3 +53,8 @@ def test_any_text_comes_back_the_same(title: str, name: str, setting: str, facto
     )
     assert read_back(entry) == entry
     assert yaml.safe_load(entry_text(entry))["title"] == entry.title
+
+
+def test_numeric_traits_are_written_as_numbers(vocabulary: Vocabulary, sample):
+    assert {t.code for group in vocabulary.traits for t in group.traits if t.type == "number"} == NUMBERS
+    assert "bits: 2," in entry_text(Entry.model_validate(sample))

@@ -55,7 +55,7 @@ unbiased correction of dot products with what the codes leave over, is `sign_ske
 rotated_codes.py, and not part of the fused kernel. There are no pages: a request's cache is contiguous.
 
 :leaf: kvcc/quantization
-:papers: nsnquant, vecinfer, qjl
+:papers: turboquant, nsnquant, vecinfer, qjl
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ ChunkAttention and CoDec group queries inside one kernel; FlashInfer's cascade h
 the tree is a list of nodes and every node goes through the tile of `paged_decode`.
 
 :leaf: kvs
-:papers: flashinfer, codec, chunkattention
+:papers: flashinfer, hydragen, codec, chunkattention
 """
 
 from __future__ import annotations

@@ -191,9 +191,9 @@ def test_search_finds_chinese_text_on_the_chinese_pages(browser, address):
     page, wrong = open_page(browser, address + "zh/index.html")
     type_query(page, "无损压缩")
     page.locator(".md-search-result__link").first.wait_for(timeout=20_000)
-    first = page.locator(".md-search-result__link").first.evaluate("link => link.href")
-    assert "/zh/" in first
-    assert "无损压缩" in page.request.get(first).text()
+    links = page.locator(".md-search-result__link").evaluate_all("links => links.map(a => a.href)")
+    assert all("/zh/" in link for link in links)
+    assert any("无损压缩" in page.request.get(link).text() for link in links[:10])
     assert wrong == []
     page.context.close()
 
@@ -246,7 +246,7 @@ def test_it_works_from_disk_search_included(browser, website):
     page.locator(".sk-paper__title", has_text="KIVI").click()
     type_query(page, "PagedAttention")
     page.locator(".md-search-result__link").first.wait_for(timeout=20_000)
-    page.locator(".md-search-result__link", has_text="PagedAttention").first.click()
+    page.locator(".md-search-result__link[href*='papers/pagedattention.html']").first.click()
     assert "PagedAttention" in page.locator("h1").inner_text()
     assert [w for w in wrong if not w.startswith("failed file:")] == []
     page.context.close()

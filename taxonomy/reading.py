@@ -103,7 +103,9 @@ def parse_document(data: bytes, name: str, max_bytes: int = MAX_BYTES) -> Docume
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        document.problems.append(Problem(name, line, column, "", f"is not valid YAML: {error.problem}"))
+        deep = "nesting depth" in str(error.problem)  # the parser has a limit of its own, and may reach it first
+        message = f"is nested more than {MAX_DEPTH} levels deep" if deep else f"is not valid YAML: {error.problem}"
+        document.problems.append(Problem(name, line, column, "", message))
         document.value = None
     except yaml.YAMLError as error:
         document.problems.append(Problem(name, 1, 1, "", f"is not valid YAML: {error}"))

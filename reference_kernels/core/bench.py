@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from reference_kernels.core.budget import Verdict, compare, judge, references
+from reference_kernels.core.budget import Verdict, compare, compare_all, judge, references
 from reference_kernels.core.ceilings import Ceilings
 from reference_kernels.core.peers import forget_poison
 from reference_kernels.core.timing import time_call
@@ -37,7 +37,7 @@ def _bench(unit: Unit, shape: Shape, ceilings: Ceilings, dtype: torch.dtype) -> 
     planned = unit.planned(inputs)
     outputs = unit.kernel(**planned)
     exact, rough = references(unit, inputs, outputs)
-    verdicts = [compare(name, outputs[name], exact[name], rough[name]) for name in exact]
+    verdicts = compare_all(outputs, exact, rough)
     work = unit.work(**inputs, **{name: outputs[name] for name in unit.follows})
     result: dict[str, Any] = {
         "shape": dict(shape),

@@ -7,6 +7,10 @@ state of no keys is (0, -inf). Merging is associative and commutative, and mergi
 from __future__ import annotations
 
 import torch
+import triton.language as tl
+
+LOG2_E = 1.4426950408889634  # kernels work in powers of two: scores are scaled by it,
+LN_2 = tl.constexpr(0.6931471805599453)  # and a logarithm is brought back by this
 
 
 def merge_states(outs: torch.Tensor, lses: torch.Tensor, dim: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -16,6 +16,7 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from reference_kernels.core.device import multiprocessors
+from reference_kernels.core.lse import LN_2
 
 WAVES = 4  # of programs, at most
 
@@ -209,7 +210,7 @@ def take_piece(items, EARLY: tl.constexpr):  # noqa: ANN201
 @triton.jit
 def store_lse(row, slot, member, top, total, lse, part_lse, GROUP: tl.constexpr):  # noqa: ANN201
     """Write the LSE of `member` [N] of a row's G heads; top and total are of powers of two."""
-    logsum = (top + tl.log2(total)) * 0.6931471805599453
+    logsum = (top + tl.log2(total)) * LN_2
     if slot < 0:
         tl.store(lse + row * GROUP + member, logsum, mask=member < GROUP)
     else:

@@ -63,13 +63,11 @@ import triton.language as tl
 
 from reference_kernels.core.checks import check_dim, check_heads, check_integers, check_same, check_shape
 from reference_kernels.core.device import interpreted
-from reference_kernels.core.lse import attention
+from reference_kernels.core.lse import LOG2_E, attention
 from reference_kernels.core.pieces import Plan, Tuning, merge, plan_rows, store_lse, store_mean, take_piece
 from reference_kernels.core.unit import Inputs, Outputs, Unit, Work
 from reference_kernels.kvcc.split_decode import check_contiguous, check_room
 from reference_kernels.kvs.paged_decode import dense_peer
-
-LOG2_E = 1.4426950408889634
 
 
 def fit(x: torch.Tensor, channels: int, centroids: int = 256, *, iterations: int = 20, seed: int = 0) -> torch.Tensor:

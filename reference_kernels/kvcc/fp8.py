@@ -52,7 +52,7 @@ from reference_kernels.core.checks import (
     rows_of,
 )
 from reference_kernels.core.device import interpreted
-from reference_kernels.core.lse import attention
+from reference_kernels.core.lse import LOG2_E, attention
 from reference_kernels.core.paging import gather, make_cache
 from reference_kernels.core.peers import DECODE_PEERS, timed_only
 from reference_kernels.core.pieces import (
@@ -66,7 +66,7 @@ from reference_kernels.core.pieces import (
     take_piece,
 )
 from reference_kernels.core.unit import Inputs, Outputs, Peer, Unit, Work
-from reference_kernels.kvs.paged_decode import LOG2_E, dense_peer, pages_of, places_of
+from reference_kernels.kvs.paged_decode import dense_peer, pages_of, places_of
 
 LARGEST = 448.0  # of e4m3
 SMALLEST = 1e-30  # a head whose numbers are smaller counts as zeros

@@ -77,7 +77,7 @@ import triton.language as tl
 
 from reference_kernels.core.checks import check_dim, check_heads, check_integers, check_scale, check_shape
 from reference_kernels.core.device import interpreted
-from reference_kernels.core.lse import attention
+from reference_kernels.core.lse import LOG2_E, attention
 from reference_kernels.core.peers import installed
 from reference_kernels.core.pieces import (
     Plan,
@@ -93,7 +93,6 @@ from reference_kernels.core.unit import Inputs, MissingPeerError, Outputs, Peer,
 from reference_kernels.kvs.paged_decode import dense_peer
 
 GROUP = 32  # tokens (keys) or channels (values) that share a scale
-LOG2_E = 1.4426950408889634
 LARGEST = 4096  # |z - 16 s| < 12 * 4096 is then fp16, with 2 bits too
 
 

@@ -67,7 +67,7 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from reference_kernels.core.checks import check_dim, check_heads, check_integers, check_same, check_shape
-from reference_kernels.core.lse import attention
+from reference_kernels.core.lse import LOG2_E, attention
 from reference_kernels.core.pieces import (
     Plan,
     Tuning,
@@ -82,7 +82,6 @@ from reference_kernels.core.unit import Inputs, Outputs, Unit, Work
 from reference_kernels.kvcc.split_decode import check_contiguous, check_room
 from reference_kernels.kvs.paged_decode import dense_peer
 
-LOG2_E = 1.4426950408889634
 SHARED = 200 << 10  # bytes of shared memory that tiles may take
 
 

@@ -47,7 +47,7 @@ import triton.language as tl
 
 from reference_kernels.core.checks import check_dim, check_heads, check_integers, check_same, check_shape
 from reference_kernels.core.device import multiprocessors
-from reference_kernels.core.lse import attention
+from reference_kernels.core.lse import LOG2_E, attention
 from reference_kernels.core.pieces import Plan, can_launch_early, merge, store_lse, store_mean, take_piece
 from reference_kernels.core.unit import Inputs, Outputs, Unit, Work
 from reference_kernels.kvcc.split_decode import (
@@ -57,8 +57,6 @@ from reference_kernels.kvcc.split_decode import (
     make_row_plan,
 )
 from reference_kernels.kvs.paged_decode import dense_peer
-
-LOG2_E = 1.4426950408889634
 
 
 def channel_scores(window: torch.Tensor, k: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:

@@ -22,8 +22,7 @@ import triton.language as tl
 
 from reference_kernels.core.checks import check_dim, check_heads, check_integers, check_same, check_shape
 from reference_kernels.core.device import multiprocessors
-
-LOG2_E = 1.4426950408889634
+from reference_kernels.core.lse import LN_2, LOG2_E
 
 
 @dataclass(frozen=True)
@@ -191,7 +190,7 @@ def _merge_pieces(part, lse, rows, pieces, PIECES: tl.constexpr, BLOCK: tl.const
     top = tl.max(logs, 0)
     total = tl.sum(tl.exp2(logs - tl.where(top == float("-inf"), 0.0, top)[None, :]), 0)
     merged = top + tl.log2(tl.where(total > 0, total, 1.0))
-    tl.store(lse + row, merged * 0.6931471805599453, mask=row < rows)
+    tl.store(lse + row, merged * LN_2, mask=row < rows)
 
 
 @triton.jit

@@ -58,7 +58,7 @@ from reference_kernels.core.checks import (
     rows_of,
 )
 from reference_kernels.core.device import multiprocessors
-from reference_kernels.core.lse import attention
+from reference_kernels.core.lse import LOG2_E, attention
 from reference_kernels.core.paging import gather, make_cache
 from reference_kernels.core.peers import DECODE_PEERS, forget_poison, timed_only
 from reference_kernels.core.pieces import (
@@ -72,8 +72,6 @@ from reference_kernels.core.pieces import (
     take_piece,
 )
 from reference_kernels.core.unit import Inputs, Outputs, Unit, Work
-
-LOG2_E = 1.4426950408889634
 
 
 def tuning_for(q: torch.Tensor, rows: torch.Tensor) -> Tuning:
@@ -177,28 +175,39 @@ def _read_pieces(
         if AFTER:
             gdc_wait()  # the block table is now there
 
-        top = tl.full([ROWS], float("-inf"), tl.float32)  # running maximum, in powers of two
-        total = tl.zeros([ROWS], tl.float32)
-        mean = tl.zeros([ROWS, DIM], tl.float32)
-        whole = start + (stop - start) // BLOCK * BLOCK
-        page = pages_of(table, start, stop, PAGE, BLOCK)
-        for first in range(start, whole, BLOCK):
-            place = places_of(page, first, stride_page, stride_token, PAGE, BLOCK)
-            page = pages_of(table, first + BLOCK, stop, PAGE, BLOCK)
-            top, total, mean = read_tile(
-                query, k_pages + head, v_pages + head, place, first, stop, scale, top, total, mean, DIM, BLOCK, False
-            )
-        if whole < stop:
-            page = pages_of(table, whole, stop, PAGE, BLOCK)
-            place = places_of(page, whole, stride_page, stride_token, PAGE, BLOCK)
-            top, total, mean = read_tile(
-                query, k_pages + head, v_pages + head, place, whole, stop, scale, top, total, mean, DIM, BLOCK, True
-            )
-
+        top, total, mean = read_tokens(
+            query, k_pages + head, v_pages + head, table, start, stop, scale, stride_page, stride_token,
+            ROWS, DIM, PAGE, BLOCK,
+        )  # fmt: skip
         mean = mean / tl.where(total > 0, total, 1.0)[:, None]
         store_lse(row, slot, group, top, total, lse, part_lse, GROUP)
         place = group[:, None] * DIM + dims[None, :]
         store_mean(row, slot, place, mean, real[:, None], out, part_out, GROUP, DIM)
+
+
+@triton.jit
+def read_tokens(  # noqa: ANN201
+    query, k, v, table, start, stop, scale, stride_page, stride_token,
+    ROWS: tl.constexpr, DIM: tl.constexpr, PAGE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Return the state of ROWS queries over the tokens from `start` to `stop`: top, total [ROWS] and mean [ROWS, DIM].
+
+    `top` is the running maximum, in powers of two; `mean` is still to be divided by `total`.
+    """
+    top = tl.full([ROWS], float("-inf"), tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    mean = tl.zeros([ROWS, DIM], tl.float32)
+    whole = start + (stop - start) // BLOCK * BLOCK
+    page = pages_of(table, start, stop, PAGE, BLOCK)
+    for first in range(start, whole, BLOCK):
+        place = places_of(page, first, stride_page, stride_token, PAGE, BLOCK)
+        page = pages_of(table, first + BLOCK, stop, PAGE, BLOCK)
+        top, total, mean = _read_tile(query, k, v, place, first, stop, scale, top, total, mean, DIM, BLOCK, False)
+    if whole < stop:
+        page = pages_of(table, whole, stop, PAGE, BLOCK)
+        place = places_of(page, whole, stride_page, stride_token, PAGE, BLOCK)
+        top, total, mean = _read_tile(query, k, v, place, whole, stop, scale, top, total, mean, DIM, BLOCK, True)
+    return top, total, mean
 
 
 @triton.jit
@@ -218,7 +227,7 @@ def places_of(page, first, stride_page, stride_token, PAGE: tl.constexpr, BLOCK:
 
 
 @triton.jit
-def read_tile(  # noqa: ANN201
+def _read_tile(
     query, k, v, place, first, stop, scale, top, total, mean,
     DIM: tl.constexpr, BLOCK: tl.constexpr, LAST: tl.constexpr,
 ):  # fmt: skip

@@ -69,13 +69,13 @@ from reference_kernels.core.checks import (
     rows_of,
 )
 from reference_kernels.core.device import multiprocessors
-from reference_kernels.core.lse import attention, merge_states
+from reference_kernels.core.lse import LN_2, LOG2_E, attention, merge_states
 from reference_kernels.core.paging import gather, make_cache
 from reference_kernels.core.peers import installed, ragged_table
 from reference_kernels.core.pieces import Tuning, can_launch_early, cut, join_states, merge_tile, store_joined
 from reference_kernels.core.unit import Inputs, MissingPeerError, Outputs, Unit, Work
 from reference_kernels.kvs import paged_decode
-from reference_kernels.kvs.paged_decode import LOG2_E, pages_of, places_of, read_tile
+from reference_kernels.kvs.paged_decode import read_tokens
 
 # Rows of a tile -> layout, for nodes with at most that many queries (the last one: any number).
 TUNINGS = {
@@ -223,25 +223,12 @@ def _read_pieces(
     query = tl.load(q + heads[:, None] * DIM + dims[None, :], mask=real[:, None], other=0.0)
     table = block_table + node * stride_node
     offset = head.to(tl.int64) * (PAGE * DIM)
-    top = tl.full([ROWS], float("-inf"), tl.float32)
-    total = tl.zeros([ROWS], tl.float32)
-    mean = tl.zeros([ROWS, DIM], tl.float32)
-    whole = start + (stop - start) // BLOCK * BLOCK
-    page = pages_of(table, start, stop, PAGE, BLOCK)
-    for token in range(start, whole, BLOCK):
-        place = places_of(page, token, HEADS * PAGE * DIM, DIM, PAGE, BLOCK)
-        page = pages_of(table, token + BLOCK, stop, PAGE, BLOCK)
-        top, total, mean = read_tile(
-            query, k_pages + offset, v_pages + offset, place, token, stop, scale, top, total, mean, DIM, BLOCK, False
-        )
-    if whole < stop:
-        page = pages_of(table, whole, stop, PAGE, BLOCK)
-        place = places_of(page, whole, HEADS * PAGE * DIM, DIM, PAGE, BLOCK)
-        top, total, mean = read_tile(
-            query, k_pages + offset, v_pages + offset, place, whole, stop, scale, top, total, mean, DIM, BLOCK, True
-        )
+    top, total, mean = read_tokens(
+        query, k_pages + offset, v_pages + offset, table, start, stop, scale, HEADS * PAGE * DIM, DIM,
+        ROWS, DIM, PAGE, BLOCK,
+    )  # fmt: skip
     state = slot + tile
-    tl.store(part_lse + state, (top + tl.log2(total)) * 0.6931471805599453, mask=real)
+    tl.store(part_lse + state, (top + tl.log2(total)) * LN_2, mask=real)
     tl.store(part_out + state[:, None] * DIM + dims[None, :], mean / total[:, None], mask=real[:, None])
     if BESIDE and tl.program_id(0) == tl.num_programs(0) - 1:
         gdc_wait()

@@ -71,14 +71,12 @@ from reference_kernels.core.checks import (
     check_scale,
     check_shape,
 )
-from reference_kernels.core.lse import attention
+from reference_kernels.core.lse import LN_2, LOG2_E, attention
 from reference_kernels.core.pieces import Plan, Tuning, can_launch_early, plan_rows
 from reference_kernels.core.unit import Inputs, Outputs, Unit, Work
 from reference_kernels.kvs.paged_decode import dense_peer
 from reference_kernels.kvs.token_selection import choose_span, select_tokens
 
-LOG2_E = 1.4426950408889634
-LN_2 = tl.constexpr(0.6931471805599453)
 ALIGNED = 16  # tokens; rows of k_channels must begin at addresses that allow wide loads
 SCORE = Tuning(block=256, warps=4, stages=4, pieces=2)
 

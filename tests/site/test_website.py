@@ -189,11 +189,11 @@ def test_search_finds_a_paper(browser, address):
 @pytest.mark.browser
 def test_search_finds_chinese_text_on_the_chinese_pages(browser, address):
     page, wrong = open_page(browser, address + "zh/index.html")
-    type_query(page, "无损压缩")
+    type_query(page, "无损压缩 逃逸流")  # words of one paper among many about lossless compression
     page.locator(".md-search-result__link").first.wait_for(timeout=20_000)
     links = page.locator(".md-search-result__link").evaluate_all("links => links.map(a => a.href)")
+    assert any("papers/splitzip.html" in link for link in links)
     assert all("/zh/" in link for link in links)
-    assert any("无损压缩" in page.request.get(link).text() for link in links[:10])
     assert wrong == []
     page.context.close()
 

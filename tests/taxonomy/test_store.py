@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -181,7 +183,14 @@ def test_datasette_serves_and_searches_it(store, tmp_path):
         return response.json()
 
     found = asyncio.run(ask("/skis/paper.json?_search=pagedattention&_shape=array"))
-    names = {row["id"] for row in found}
-    assert {"pagedattention", "vattention"} <= names  # the latter names it in its title
-    assert "kivi" not in names
+    fields = "p.title, a.title, p.name, p.summary_en, p.summary_zh, m.technique_en, m.technique_zh"
+    plain = f"""
+        SELECT p.id, {fields} FROM paper p
+        LEFT JOIN alias a ON a.paper_id = p.id LEFT JOIN placement m ON m.paper_id = p.id"""
+    with closing(sqlite3.connect(store)) as connection:
+        rows = list(connection.execute(plain))
+    word = re.compile(r"(?<![A-Za-z0-9])pagedattention(?![A-Za-z0-9])", re.IGNORECASE)
+    expected = {paper for paper, *texts in rows if any(word.search(words) for words in texts if words)}
+    assert {row["id"] for row in found} == expected
+    assert {"pagedattention", "vattention"} <= expected  # the latter names it in its title
     assert asyncio.run(ask("/-/metadata.json"))["license_url"].startswith("https://creativecommons.org/")

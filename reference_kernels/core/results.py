@@ -28,6 +28,7 @@ def machine() -> dict[str, Any]:
     import torch
 
     versions = {name: version for name in PACKAGES if (version := _version(name))}
+    versions["torch"] = str(torch.__version__)  # the package's metadata may leave out which CUDA it is for
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
     facts = {
         "gpu": properties.name,

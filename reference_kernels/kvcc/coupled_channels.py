@@ -105,11 +105,13 @@ def _fit_head(points: torch.Tensor, centroids: int, iterations: int, generator: 
         gap = away if j == 0 else torch.minimum(gap, away)
     for _ in range(iterations):
         gap, nearest = torch.cdist(points, book).min(-1)
-        sums = torch.zeros_like(book).scatter_add_(1, nearest.unsqueeze(-1).expand_as(points), points)
+        sums = torch.zeros_like(book, dtype=torch.float64)  # fp64: a GPU adds in any order
+        sums.scatter_add_(1, nearest.unsqueeze(-1).expand_as(points), points.double())
         sizes = torch.zeros_like(book[..., 0]).scatter_add_(1, nearest, torch.ones_like(gap))
         rank = ((sizes == 0).cumsum(1) - 1).clamp(min=0)  # the empty ones take the farthest vectors in turn
         far = gap.argsort(1, descending=True).gather(1, rank).unsqueeze(-1).expand_as(book)
-        book = torch.where((sizes == 0).unsqueeze(-1), points.gather(1, far), sums / sizes.clamp(min=1).unsqueeze(-1))
+        means = (sums / sizes.clamp(min=1).unsqueeze(-1)).float()
+        book = torch.where((sizes == 0).unsqueeze(-1), points.gather(1, far), means)
     return book
 
 

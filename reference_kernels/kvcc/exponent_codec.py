@@ -41,10 +41,10 @@ no GPU: the decoding figure is above what its format allows on an H100).
 Measured
 --------
 One H100, 512 MB of normal numbers with log-normal channel scales: ratio 1.423, 0.979 of the bound by the entropy of
-the exponents; encoding 717 GB/s (to 759), the wait for the device included. Decoding, in a sweep of three rounds (the
-table's figure is of an earlier form): 1,705 GB/s, 0.565 of the copy bandwidth of 3.02 TB/s, 0.96 of what it allows for
-the bytes. It was 1,500 when escapes were rewritten after their rows: scattered stores of two bytes cost more than a
-masked load for each row. 1, 2 and 4 warps give 1,674, 1,666 and 1,705. Hints to evict early made decoding slower.
+the exponents; encoding 739 GB/s (717 to 767), the wait for the device included; decoding 1,702 GB/s, 0.56 of the copy
+bandwidth of 3.02 TB/s, 0.96 of what it allows for the bytes. nvCOMP's ANS decodes 7 to 8 times slower. It was 1,500
+when escapes were rewritten after their rows: scattered stores of two bytes cost more than a masked load for each row.
+1, 2 and 4 warps give 1,674, 1,666 and 1,705. Hints to evict early made decoding slower.
 
 Differs
 -------

@@ -33,11 +33,11 @@ FlashInfer over the full cache).
 
 Measured
 --------
-One H100, 128k tokens, 2k kept, in a sweep (the table's figures are of an earlier form, 146 and 42 us): B=8 138 us,
-10.2x over dense attention, 0.80 of the ideal 12.8x; B=1 32 us, 5.8x, 0.46. With one request the three steps take 19, 6
-and 7 us: reading 34 MB of digests (floor 11 us), choosing (8 programs, one per key head, on 132 multiprocessors), and
+One H100, 128k tokens, 2k kept: B=8 137 us, 10.3x over dense attention, 0.81 of the ideal 12.8x (scoring 100 us,
+choosing 12, attention 33 on their own; they overlap); B=1 33 us, 5.7x, 0.44. With one request the three steps take 19,
+6 and 7 us: reading 34 MB of digests (floor 11 us), choosing (8 programs, one per key head, on 132 multiprocessors), and
 reading 8 MB of pages with the merge; latency and not bandwidth decides. Tried: 64 to 256 numbers per warp, spans of 4,
-8 and 16, seven layouts of the scoring, six of the attention, 1 to 6 pieces per multiprocessor.
+8 and 16, 18 layouts of the scoring, six of the attention, 1 to 6 pieces per multiprocessor.
 
 Differs
 -------

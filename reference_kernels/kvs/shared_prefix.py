@@ -31,13 +31,13 @@ SXM); CoDec: 1.9x over FlashDecoding in attention with 120.9x less memory access
 
 Measured
 --------
-One H100, 32k shared by 64 requests of 512 own tokens: 117 us (117 to 118 in four runs), 0.735 of the floor of 86 us;
-FlashInfer's cascade 606 us, without sharing 1194 us. The prefix alone takes 107 us (320 TFLOP/s of about 700), the own
-tokens alone 61 us. Beside each other the own tokens are done after about 90 us and the prefix after 120: it is the
-prefix that is slow, and it slows by what runs beside it. A tile of 128 rows waits for its own softmax between its two
-products. Asking for the next tile's scores before this tile's softmax makes it 98 us alone but, at 176 to 248
-registers, 124 us beside the own tokens. Tried besides: 64, 128 and 256 rows, 32 to 128 tokens, 4 to 16 warps, 2 to 5
-stages, the own tokens in 15 layouts, streams instead of programmatic launches (127 us).
+One H100, 32k shared by 64 requests of 512 own tokens: 115 us, 0.747 of the floor of 86 us (0.735 to 0.739 when it was
+timed less warm); FlashInfer's cascade 610 us, without sharing 1204 us. The prefix alone takes 107 us (320 TFLOP/s of
+about 700), the own tokens alone 61 us. Beside each other the own tokens are done after about 90 us and the prefix after
+120: it is the prefix that is slow, and it slows by what runs beside it. A tile of 128 rows waits for its own softmax
+between its two products. Asking for the next tile's scores before this tile's softmax makes it 98 us alone but, at 176
+to 248 registers, 124 us beside the own tokens. Tried besides: 64, 128 and 256 rows, 32 to 128 tokens, 4 to 16 warps, 2
+to 5 stages, the own tokens in 15 layouts, streams instead of programmatic launches (127 us).
 
 Differs
 -------

@@ -62,7 +62,7 @@ def oracle(tensor: torch.Tensor, bits: int, which: str) -> tuple[torch.Tensor, t
         axis = 2 if which == "keys" else 3
         low, high = group.min(axis, keepdim=True).values, group.max(axis, keepdim=True).values
         zero = low.half().float()
-        scale = ((high - zero) / (2**bits - 1)).half().float()
+        scale = ((high - zero).double() / (2**bits - 1)).half().float()
         steps = torch.nan_to_num((group - zero) / scale, nan=0.0, posinf=0.0, neginf=0.0)  # a constant group
         even = torch.from_numpy(np.rint(steps.numpy()))  # numpy rounds half to even
         codes[place] = even.clamp(0, 2**bits - 1).double()

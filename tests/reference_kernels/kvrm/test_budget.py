@@ -15,6 +15,7 @@ from reference_kernels.kvrm.budget import (
     keep_per_head,
     pyramid_budgets,
 )
+from tests.reference_kernels.conftest import DEVICE
 
 FEW = settings(max_examples=10, deadline=None)
 VALUES = [-1e30, -2.5, -1.0, -0.0, 0.0, 1e-38, 0.5, 0.75, 1.0, 3e38, float("inf"), float("-inf")]  # many ties
@@ -26,7 +27,8 @@ def cases(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
     lengths = draw(st.lists(st.integers(0, tokens), min_size=batch, max_size=batch))
     count = batch * heads * tokens
     values = draw(st.lists(st.sampled_from(VALUES), min_size=count, max_size=count))
-    return torch.tensor(values).reshape(batch, heads, tokens), torch.tensor(lengths, dtype=torch.int32)
+    scores = torch.tensor(values, device=DEVICE).reshape(batch, heads, tokens)
+    return scores, torch.tensor(lengths, dtype=torch.int32, device=DEVICE)
 
 
 @pytest.fixture(autouse=True)

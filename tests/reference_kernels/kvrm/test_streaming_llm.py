@@ -9,15 +9,17 @@ from hypothesis import strategies as st
 
 from reference_kernels.kvrm.budget import choose
 from reference_kernels.kvrm.streaming_llm import streaming_llm
+from tests.reference_kernels.conftest import DEVICE
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=4), st.integers(1, 70), st.integers(0, 6), st.integers(1, 3))
 def test_the_rule_is_a_budget_without_scores(lengths, budget, sinks, heads):
     sinks = min(sinks, budget)
-    sizes = torch.tensor(lengths, dtype=torch.int32)
+    sizes = torch.tensor(lengths, dtype=torch.int32, device=DEVICE)
     outputs = streaming_llm(sizes, heads, budget, sinks=sinks)
-    kept, counts = choose(torch.zeros(len(lengths), heads, 70), sizes, budget, sinks=sinks, recent=budget - sinks)
+    scores = torch.zeros(len(lengths), heads, 70, device=DEVICE)
+    kept, counts = choose(scores, sizes, budget, sinks=sinks, recent=budget - sinks)
     assert torch.equal(outputs["kept"], kept)
     assert torch.equal(outputs["counts"], counts)
 

@@ -1,0 +1,36 @@
+"""Papers as rows of numbers: 1 in what a paper is about, 0.5 in what it also does, 0 elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taxonomy.atlas import Atlas, Behavior, Leaf, Paper, Placement
+
+Level = Literal["behavior", "leaf"]
+Label: TypeAlias = Behavior | Leaf
+Matrix: TypeAlias = NDArray[np.float64]
+
+
+def labels(atlas: Atlas, level: Level) -> list[Label]:
+    """Return the columns of a level, in the order of the vocabulary."""
+    return [*(atlas.behaviors if level == "behavior" else atlas.leaves).values()]
+
+
+def label_of(placement: Placement, level: Level) -> Label:
+    """Return the column that a placement counts in."""
+    return placement.leaf.behavior if level == "behavior" else placement.leaf
+
+
+def weights(papers: Sequence[Paper], columns: Iterable[Label], level: Level) -> Matrix:
+    """Return W [papers, columns]. Of several placements below one behavior the weightiest counts."""
+    place = {label.code: index for index, label in enumerate(columns)}
+    matrix = np.zeros((len(papers), len(place)))
+    for row, paper in enumerate(papers):
+        for placement in paper.placements:
+            column = place[label_of(placement, level).code]
+            matrix[row, column] = max(matrix[row, column], placement.weight)
+    return matrix

@@ -90,10 +90,10 @@ class Affinity:
         raise KeyError(f"no pair of {one} and {other}")
 
     def chance_above(self, pair: Pair, other: Pair) -> float:
-        """Return the share of draws in which `pair` is stronger than `other`."""
+        """Return the share of draws in which `pair` is stronger than `other`; a tie counts as half."""
         order = {frozenset(p): i for i, p in enumerate(combinations([label.code for label in self.labels], 2))}
         mine, its = (order[frozenset((p.one.code, p.other.code))] for p in (pair, other))
-        return float((self.samples[:, mine] > self.samples[:, its]).mean())
+        return float((np.sign(self.samples[:, mine] - self.samples[:, its]) + 1).mean() / 2)
 
 
 def affinity(

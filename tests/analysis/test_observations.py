@@ -1,0 +1,114 @@
+"""Observations: each verdict can come out either way, and follows the figures that are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from analysis.observations import Observation, challenges, observations
+from analysis.published import compare, figure_papers, published
+from analysis.selection import Selection
+from taxonomy.atlas import Atlas
+
+GAIN = [{"factor": 2, "kind": "any, lower"}]
+
+
+def group(name: str, count: int, **given: object) -> dict[str, dict[str, object]]:
+    return {f"{name}{i}": {"survey": True, **given} for i in range(count)}
+
+
+def verdict(atlas: Atlas, code: str) -> str:
+    return found(atlas, code).today.verdict
+
+
+def found(atlas: Atlas, code: str) -> Observation:
+    return next(o for o in observations(atlas) if o.code == code)
+
+
+def test_o1_needs_structure_to_be_largest_and_to_save_memory(small: Callable[..., Atlas]):
+    structural = group("s", 12, primary=["kvcc/quantization"], effects={"gpu-memory": GAIN})
+    temporal = group("t", 11, primary=["kvs"], effects={"gpu-memory": "indirect"})
+    assert verdict(small(structural | temporal), "O1") == "holds"
+    more = group("m", 5, primary=["ovlp"])
+    assert verdict(small(structural | temporal | more), "O1") == "no longer holds"
+    assert verdict(small(temporal), "O1") == "cannot be told"
+
+
+def test_o2_falls_when_tail_latency_is_reported(small: Callable[..., Atlas]):
+    temporal = group("t", 10, primary=["kvs"], effects={"mean-latency": "direct"})
+    others = group("s", 10, primary=["kvcc/quantization"], effects={"gpu-memory": "direct"})
+    assert verdict(small(temporal | others), "O2") == "holds"
+    tails = group("l", 5, primary=["kvs"], effects={"mean-latency": "direct", "tail-latency": GAIN})
+    assert verdict(small(temporal | others | tails), "O2") == "no longer holds"
+
+
+def test_o3_needs_overlapping_beside_placement(small: Callable[..., Atlas]):
+    io = {"interconnect-io": "direct"}
+    others = group("s", 20, primary=["kvcc/quantization"])
+    pairing = group("m", 10, primary=["mho/cross-device-memory-hierarchy"], secondary=["ovlp"], effects=io)
+    assert verdict(small(pairing | others), "O3") == "holds"
+    alone = group("m", 10, primary=["mho/cross-device-memory-hierarchy"], effects=io)
+    assert verdict(small(alone | others), "O3") == "no longer holds"
+
+
+def test_o6_is_told_only_when_the_draws_agree(small: Callable[..., Atlas]):
+    both = group("b", 20, primary=["hae/disaggregated-inference", "cdo"])
+    rest = group("r", 20, primary=["kvcc/quantization"])
+    assert verdict(small(both | rest), "O6") == "holds"
+    rival = group("o", 20, primary=["mho/cross-device-memory-hierarchy", "ovlp"])
+    assert verdict(small(both | rest | rival), "O6") == "cannot be told"
+    loose = group("c", 60, primary=["cdo"])
+    assert verdict(small(both | rest | rival | loose), "O6") == "no longer holds"
+
+
+def test_o7_falls_when_compression_finds_partners(small: Callable[..., Atlas]):
+    alone = group("q", 30, primary=["kvcc/quantization"])
+    rest = group("r", 30, primary=["kvrm/eviction"])
+    assert verdict(small(alone | rest), "O7") == "holds"
+    both = group("b", 30, primary=["kvcc/quantization", "kvrm/eviction"])
+    assert verdict(small(alone | rest | both), "O7") == "no longer holds"
+
+
+def test_on_the_real_store_every_observation_has_figures_and_a_reason_in_both_languages(content: Atlas):
+    all_found = observations(content)
+    assert [o.code for o in all_found] == [f"O{i}" for i in range(1, 8)]
+    for observation in all_found:
+        for finding in (observation.today, observation.survey):
+            assert finding.figures
+            assert finding.reason.en
+            assert finding.reason.zh
+            assert "{" not in finding.reason.en + finding.reason.zh
+    assert observations(content, Selection(survey=True))[0].today == all_found[0].survey
+
+
+def test_challenges_name_the_papers_that_work_on_them(content: Atlas):
+    by_code = {challenge.code: challenge for challenge in challenges(content)}
+    assert [*by_code] == [f"C{i}" for i in range(1, 7)]
+    assert all(
+        any(e.objective.code == "energy" and e.effect == "direct" for e in paper.effects)
+        for paper in by_code["C2"].papers
+    )
+    assert all({"hae", "cdo"} <= {p.leaf.behavior.code for p in paper.placements} for paper in by_code["C4"].papers)
+    assert by_code["C6"].papers == []
+
+
+class TestWhatTheSurveyPrinted:
+    def test_its_papers_are_placed_as_in_its_figure(self, content: Atlas):
+        for leaf, papers in published()["papers"].items():
+            for paper in papers:
+                assert leaf in {p.leaf.code for p in content.by_id[paper].primary}, f"{paper} in {leaf}"
+                assert content.by_id[paper].survey
+
+    @pytest.mark.parametrize(
+        "what", ["strongest pair", "without an edge", "hae–cdo", "ovlp–hae", "ovlp–mho", "kvs–kvrm"]
+    )
+    def test_what_we_reproduce(self, content: Atlas, what: str):
+        assert next(d for d in compare(content) if d.what == what).agrees
+
+    def test_every_printed_number_is_compared(self, content: Atlas):
+        rows = compare(content)
+        assert len({row.what for row in rows}) == len(rows)
+        assert sum(" on " in row.what and not row.what.startswith("papers") for row in rows) == 49
+        assert sum(row.what.startswith("papers") for row in rows) == 14
+        assert len(figure_papers().papers(content)) == 116

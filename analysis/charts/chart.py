@@ -1,0 +1,125 @@
+"""What a chart is, and the look that all share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import yaml
+
+from taxonomy.atlas import Behavior, Dimension, Leaf, Paper, Words
+
+FILE = Path(__file__).with_name("texts.yaml")
+INK, QUIET, LINE, PAPER = "#1b2733", "#54606c", "#d9dfe6", "#ffffff"
+ACCENT, ACCENT_DARK = "#5b3f8f", "#b9a3e3"  # for what belongs to no dimension
+# What each color of the light scheme is in the dark one; a page swaps them. Dimensions add theirs.
+DARK = {INK: "#e3e8ee", QUIET: "#a8b4c1", LINE: "#33404e", PAPER: "#1a222c"}
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Noto Sans', 'Noto Sans CJK SC', sans-serif"
+SHADES = (1.0, 0.62, 0.34)  # of a dimension's color, for its first, second and third behavior
+PATTERNS = ("", "/", "x")  # the same in gray
+LEGEND = {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "traceorder": "normal"}
+
+Row = dict[str, str | int | float | None]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart in one language.
+
+    `rows` is its table; `lists` are the papers behind what can be clicked, by the key that the figure carries in
+    `customdata`; `dark` says what each color becomes on a dark page.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    figure: go.Figure = field(repr=False)
+    rows: list[Row] = field(repr=False)
+    lists: dict[str, list[Paper]] = field(repr=False)
+    dark: dict[str, str] = field(repr=False)
+    height: int = 460
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The title, caption and alternative text of a chart in one language."""
+
+    name: str
+    language: str
+
+    def __call__(self, part: str, **numbers: Any) -> str:
+        """Return a part with the numbers filled in."""
+        text: str = _texts()[self.name][part][self.language]
+        return text.format(**numbers)
+
+    def of(self, words: Words) -> str:
+        """Return words in the language."""
+        return words.get(self.language)
+
+    def either(self, en: str, zh: str) -> str:
+        """Return a short label in the language."""
+        return zh if self.language == "zh" else en
+
+
+@cache
+def _texts() -> dict[str, Any]:
+    texts: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    return texts
+
+
+def layout(figure: go.Figure, *, height: int, **more: Any) -> go.Figure:
+    """Give a figure the shared look: no background, the page's ink, thin lines, room for every label."""
+    axis = {"gridcolor": LINE, "linecolor": LINE, "zerolinecolor": LINE, "automargin": True, "fixedrange": True}
+    figure.update_layout(
+        template="none",
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": FONT, "size": 13, "color": INK},
+        margin={"l": 10, "r": 10, "t": 10, "b": 10},
+        height=height,
+        hoverlabel={"bgcolor": PAPER, "bordercolor": LINE, "font": {"color": INK, "family": FONT}, "align": "left"},
+        dragmode=False,
+        xaxis=axis,
+        yaxis=axis,
+    )
+    figure.update_layout(**more)
+    figure.update_xaxes(title_font_size=13)
+    figure.update_yaxes(title_font_size=13)
+    for index, trace in enumerate(figure.data):
+        trace.uid = f"{index}"  # else plotly draws it at random, and no two files are equal
+    return figure
+
+
+def color_of(term: Dimension | Behavior | Leaf, *, dark: bool = False) -> str:
+    """Return the color of a dimension, or its shade for a behavior or leaf."""
+    dimension = term if isinstance(term, Dimension) else term.dimension
+    color = dimension.color_dark if dark else dimension.color_light
+    if isinstance(term, Dimension):
+        return color
+    behavior = term.behavior if isinstance(term, Leaf) else term
+    return mixed(color, DARK[PAPER] if dark else PAPER, SHADES[dimension.behaviors.index(behavior)])
+
+
+def hatching(shape: str) -> dict[str, object]:
+    """Return a bar's hatching over its own color."""
+    return {"shape": shape, "fillmode": "overlay", "fgcolor": PAPER, "fgopacity": 0.75, "size": 6, "solidity": 0.25}
+
+
+def hatching_of(behavior: Behavior) -> dict[str, object]:
+    """Return the hatching of a behavior, which tells it from its neighbors without color."""
+    return hatching(PATTERNS[behavior.dimension.behaviors.index(behavior)])
+
+
+def dark_colors(*terms: Dimension | Behavior | Leaf) -> dict[str, str]:
+    """Return what the shared colors and those of the terms become on a dark page."""
+    return DARK | {color_of(term): color_of(term, dark=True) for term in terms}
+
+
+def mixed(color: str, other: str, share: float) -> str:
+    """Return `share` of a color #rrggbb with the rest of another."""
+    parts = ((int(a[i : i + 2], 16), int(b[i : i + 2], 16)) for a, b in [(color, other)] for i in (1, 3, 5))
+    return "#" + "".join(f"{round(share * one + (1 - share) * two):02x}" for one, two in parts)

@@ -1,0 +1,85 @@
+"""Behaviors by objectives, drawn as the survey's Table 7."""
+
+from __future__ import annotations
+
+import plotly.graph_objects as go
+
+from analysis.charts.chart import ACCENT, ACCENT_DARK, DARK, INK, PAPER, Chart, Row, Texts, dark_colors, layout, mixed
+from analysis.effects import Cell, effects
+from analysis.selection import Selection
+from taxonomy.atlas import Atlas
+
+MARK = {"direct": "●", "indirect": "○", "none": "–"}
+HEIGHT = 460
+
+
+def effects_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
+    """Draw one cell for each behavior and objective: how its papers bear on it, and how many report a number."""
+    texts, table = Texts("effects", language), effects(atlas, selection)
+    cells = [[table.cells[label.code, o.code] for o in table.objectives] for label in table.labels]
+    full = mixed(ACCENT, PAPER, 0.5)
+    figure = go.Figure(
+        go.Heatmap(
+            x=[f"{texts.of(o.label).replace(' ', '<br>', 1)}<br>({table.columns[o.code]})" for o in table.objectives],
+            y=[f"{label.code.upper()} ({table.rows[label.code]})" for label in table.labels],
+            z=[[round(cell.share, 4) for cell in row] for row in cells],
+            text=[[_shown(cell) for cell in row] for row in cells],
+            hovertext=[[_hover(cell, texts) for cell in row] for row in cells],
+            customdata=[[_key(cell) if cell.papers else "" for cell in row] for row in cells],
+            texttemplate="%{text}",
+            textfont={"color": INK},
+            hoverinfo="text",
+            colorscale=[[0, PAPER], [1, full]],
+            zmin=0,
+            zmax=1,
+            showscale=False,
+            xgap=2,
+            ygap=2,
+        )
+    )
+    axis = {"showgrid": False, "ticks": "", "automargin": True, "fixedrange": True}
+    layout(figure, height=HEIGHT, xaxis=axis, yaxis=axis | {"autorange": "reversed"})
+    starred = [f"{c.label.code.upper()} {texts.of(c.objective.label)}" for row in cells for c in row if c.star]
+    rows: list[Row] = [
+        {
+            "behavior": cell.label.code,
+            "objective": cell.objective.code,
+            "effect": cell.kind,
+            "papers": len(cell.papers),
+            "direct": len(cell.direct),
+            "indirect": len(cell.indirect),
+            "with a number": len(cell.gaining),
+            "of": cell.total,
+            "share": round(cell.share, 4),
+            "star": "★" if cell.star else "",
+        }
+        for row in cells
+        for cell in row
+    ]
+    return Chart(
+        "effects",
+        texts("title"),
+        texts("caption", papers=table.count),
+        texts("alt", list=", ".join(starred) or texts.either("none", "无")),
+        figure,
+        rows,
+        {_key(cell): cell.papers for row in cells for cell in row if cell.papers},
+        dark_colors() | {full: mixed(ACCENT_DARK, DARK[PAPER], 0.45)},
+        HEIGHT,
+    )
+
+
+def _key(cell: Cell) -> str:
+    return f"{cell.label.code}+{cell.objective.code}"
+
+
+def _shown(cell: Cell) -> str:
+    return f"{MARK[cell.kind]} {cell.share:.0%}{' ★' if cell.star else ''}" if cell.papers else MARK["none"]
+
+
+def _hover(cell: Cell, texts: Texts) -> str:
+    return (
+        f"<b>{texts.of(cell.label.label)}<br>{texts.of(cell.objective.label)}</b>"
+        f"<br>● {len(cell.direct)}  ○ {len(cell.indirect)}"
+        f"<br>{len(cell.gaining)} / {cell.total} {texts.either('report a number', '报告数值')}"
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import typer
 
 from reference_kernels.cli import app as kernels
-from skis.commands import adding, building, checking, reading
+from skis.commands import adding, building, checking, drawing, reading
 
 app = typer.Typer(
     name="skis",
@@ -26,4 +26,5 @@ app.command("export")(building.export)
 app.command("find")(reading.find)
 app.command("show")(reading.show)
 app.command("stats")(reading.stats)
+app.command("charts")(drawing.charts)
 app.add_typer(kernels, name="kernels")

@@ -20,6 +20,7 @@ def gains_chart(objective: str) -> Builder:
     """Return the chart of one objective's factors."""
 
     def build(atlas: Atlas, selection: Selection, language: str) -> Chart:
+        """Draw every factor that is reported, by leaf."""
         return _chart(objective, atlas, selection, language)
 
     return build

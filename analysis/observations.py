@@ -44,7 +44,7 @@ class Observation:
     code: str
     claim: Words
     today: Finding
-    survey: Finding
+    survey: Finding | None  # none where the atlas has no paper of the survey
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,14 @@ class Challenge:
 def observations(atlas: Atlas, selection: Selection = EVERYTHING) -> list[Observation]:
     """Check every observation on the selected papers, and on the survey's own.
 
-    Raises EmptySelectionError if either has no paper.
+    Raises EmptySelectionError if no paper is selected.
     """
-    today, survey = _Papers(atlas, selection), _Papers(atlas, SURVEY)
+    today = _Papers(atlas, selection)
+    survey = _Papers(atlas, SURVEY) if any(paper.survey for paper in atlas.papers) else None
     return [
-        Observation(code, _words(text["claim"]), _finding(text, check(today)), _finding(text, check(survey)))
+        Observation(
+            code, _words(text["claim"]), _finding(text, check(today)), _finding(text, check(survey)) if survey else None
+        )
         for (code, text), check in zip(_claims()["observations"].items(), _CHECKS, strict=True)
     ]
 
@@ -87,6 +90,11 @@ def challenges(atlas: Atlas, selection: Selection = EVERYTHING) -> list[Challeng
         Challenge(code, _words(text["text"]), text["from"] or "", at_work.get(code, []))
         for code, text in _claims()["challenges"].items()
     ]
+
+
+def claim_words(part: str, key: str) -> Words:
+    """Return a text of `claims.yaml`."""
+    return _words(_claims()[part][key])
 
 
 @cache

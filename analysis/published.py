@@ -9,11 +9,12 @@ from typing import Any
 
 import yaml
 
-from analysis.affinity import affinity
+from analysis.affinity import Affinity, affinity
 from analysis.effects import Effects, effects
 from analysis.network import isolated
+from analysis.observations import claim_words
 from analysis.selection import SURVEY, Selection
-from taxonomy.atlas import Atlas
+from taxonomy.atlas import Atlas, Words
 
 FILE = Path(__file__).with_name("published.yaml")
 SHORT = {"d": "direct", "i": "indirect", "-": "none"}
@@ -40,11 +41,16 @@ class Difference:
     printed: str
     figure: str
     listed: str
+    why: Words  # why ours may differ
 
     @property
     def agrees(self) -> bool:
         """Whether the figure's papers, as we read them, give what was printed."""
         return self.printed == self.figure
+
+
+def _reason(kind: str) -> Words:
+    return claim_words("differences", kind)
 
 
 def compare(atlas: Atlas) -> list[Difference]:
@@ -54,27 +60,40 @@ def compare(atlas: Atlas) -> list[Difference]:
 
 def _compare_affinity(atlas: Atlas) -> list[Difference]:
     facts = published()
-    ours = [affinity(atlas, s, threshold=facts["threshold"]) for s in (figure_papers(), SURVEY)]
-    strongest = [f"{a.pairs[0].one.code}–{a.pairs[0].other.code}" for a in ours]
-    pair = facts["strongest"]["pair"]
+    figure, listed = (affinity(atlas, s, threshold=facts["threshold"]) for s in (figure_papers(), SURVEY))
+    pair, printed = facts["strongest"]["pair"], {frozenset(edge) for edge in facts["edges"]}
+    strength = f"{facts['strongest']['affinity']:.2f}"
+    alone = ", ".join(facts["isolated"])
     rows = [
-        Difference("strongest pair", "–".join(pair), *strongest),
+        Difference("strongest pair", "–".join(pair), _strongest(figure), _strongest(listed), _reason("strongest")),
         Difference(
             f"affinity of {'–'.join(pair)}",
-            f"{facts['strongest']['affinity']:.2f}",
-            *(f"{a.pair(*pair).affinity:.2f}" for a in ours),
+            strength,
+            f"{figure.pair(*pair).affinity:.2f}",
+            f"{listed.pair(*pair).affinity:.2f}",
+            _reason("affinity"),
         ),
     ]
-    printed = {frozenset(edge) for edge in facts["edges"]}
-    for found in sorted(ours[0].pairs, key=lambda p: p.key):
-        codes = (found.one.code, found.other.code)
-        there = [a.pair(*codes).affinity for a in ours]
-        if frozenset(codes) in printed or max(there) >= facts["threshold"]:
-            says = [f"{'edge' if t >= facts['threshold'] else 'no edge'}" for t in there]
-            rows.append(Difference(f"{'–'.join(codes)}", "edge" if frozenset(codes) in printed else "no edge", *says))
-    alone = [", ".join(isolated(a)) or "none" for a in ours]
-    rows.append(Difference("without an edge", ", ".join(facts["isolated"]), *alone))
+    for found in sorted(figure.pairs, key=lambda p: p.key):
+        codes = found.one.code, found.other.code
+        ours = [_edge(table, *codes) for table in (figure, listed)]
+        if frozenset(codes) in printed or "edge" in ours:
+            edge = "edge" if frozenset(codes) in printed else "no edge"
+            rows.append(Difference("–".join(codes), edge, ours[0], ours[1], _reason("edge")))
+    rows.append(Difference("without an edge", alone, _alone(figure), _alone(listed), _reason("edge")))
     return rows
+
+
+def _strongest(table: Affinity) -> str:
+    return f"{table.pairs[0].one.code}–{table.pairs[0].other.code}"
+
+
+def _edge(table: Affinity, one: str, other: str) -> str:
+    return "edge" if table.pair(one, other).affinity >= table.threshold else "no edge"
+
+
+def _alone(table: Affinity) -> str:
+    return ", ".join(isolated(table)) or "none"
 
 
 def _compare_effects(atlas: Atlas) -> list[Difference]:
@@ -83,12 +102,10 @@ def _compare_effects(atlas: Atlas) -> list[Difference]:
     rows = []
     for behavior in atlas.behaviors:
         for objective, mark in zip(facts["effects"]["columns"], facts["effects"][behavior], strict=True):
-            printed = SHORT[mark[0]] + (", starred" if mark.endswith("*") else "")
-            rows.append(
-                Difference(
-                    f"{behavior} on {objective}", printed, *(_cell(e, behavior, objective) for e in (figure, listed))
-                )
-            )
+            kind, star = SHORT[mark[0]], ", starred" if mark.endswith("*") else ""
+            ours, theirs = _cell(figure, behavior, objective), _cell(listed, behavior, objective)
+            why = _reason("star" if ours.startswith(kind) else "kind")
+            rows.append(Difference(f"{behavior} on {objective}", kind + star, ours, theirs, why))
     for behavior, bounds in facts["rows"].items():
         rows.append(_density(f"papers of {behavior}", bounds, figure.rows[behavior], listed.rows[behavior]))
     for objective, bounds in facts["columns"].items():
@@ -108,4 +125,4 @@ def _density(what: str, bounds: list[int], figure: int, listed: int) -> Differen
     def shown(count: int) -> str:
         return printed if count >= least and (most is None or count <= most) else str(count)
 
-    return Difference(what, printed, shown(figure), shown(listed))
+    return Difference(what, printed, shown(figure), shown(listed), _reason("density"))

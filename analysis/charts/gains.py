@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from html import escape
 
 import plotly.graph_objects as go
 
@@ -84,15 +85,15 @@ def _shift(index: int, *, up_to: bool) -> float:
 
 def _hover(item: Reported) -> str:
     gain, name = item.gain, item.paper.name or item.paper.title
-    against = f"<br>vs {gain.against}" if gain.against else ""
+    against = f"<br>vs {_wrapped(gain.against)}" if gain.against else ""
     up_to = "≤ " if gain.up_to else ""
-    return f"<b>{_wrapped(name)}</b><br>{up_to}{gain.amount} {_wrapped(gain.kind)}{_wrapped(against)}"
+    return f"<b>{_wrapped(name)}</b><br>{up_to}{gain.amount} {_wrapped(gain.kind)}{against}"
 
 
 def _wrapped(text: str, width: int = 48) -> str:
-    """Break a long line: plotly does not, and would leave the page."""
+    """Break a long line, which plotly does not, and escape its marks, which plotly would take for its own."""
     line, lines = "", []
-    for word in text.split(" "):
+    for word in escape(text, quote=False).split(" "):
         if line and len(line) + len(word) >= width:
             lines.append(line)
             line = ""

@@ -75,6 +75,7 @@ def test_on_the_real_store_every_observation_has_figures_and_a_reason_in_both_la
     assert [o.code for o in all_found] == [f"O{i}" for i in range(1, 8)]
     for observation in all_found:
         for finding in (observation.today, observation.survey):
+            assert finding
             assert finding.figures
             assert finding.reason.en
             assert finding.reason.zh

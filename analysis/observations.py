@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from scipy.stats import binomtest
 
 from analysis.affinity import affinity
 from analysis.effects import effect_on
@@ -23,7 +24,7 @@ FILE = Path(__file__).with_name("claims.yaml")
 RARE = 0.2  # a share below it is rare
 MOST = 0.5  # above it is most
 FEW = 10  # a share of fewer papers tells nothing
-SURE = 0.95  # of the bootstrap draws
+SURE = 0.95  # of the bootstrap draws, and of an interval
 Verdict = Literal["holds", "no longer holds", "cannot be told"]
 Figures = dict[str, float | str]
 
@@ -215,8 +216,11 @@ def _quality_is_everywhere(d: _Papers) -> tuple[Verdict, Figures]:
     bearing = d.bearing("quality")
     shares = {code: _share(bearing, d.about[code]) for code in known}
     lowest, highest = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
-    figures: Figures = {"lowest": lowest.upper(), "highest": highest.upper()}
-    return _verdict(shares[lowest] >= RARE), {"low": shares[lowest], "high": shares[highest], **figures}
+    papers = d.about[lowest]
+    sure = binomtest(round(shares[lowest] * len(papers)), len(papers)).proportion_ci(SURE, method="wilson")
+    figures: Figures = {"lowest": lowest.upper(), "highest": highest.upper(), "least": sure.low, "most": sure.high}
+    verdict: Verdict = "cannot be told" if sure.low < RARE <= sure.high else _verdict(shares[lowest] >= RARE)
+    return verdict, {"low": shares[lowest], "high": shares[highest], "rare": RARE, **figures}
 
 
 def _hae_and_cdo(d: _Papers) -> tuple[Verdict, Figures]:

@@ -41,16 +41,17 @@ class Difference:
     printed: str
     figure: str
     listed: str
-    why: Words  # why ours may differ
+    kind: str  # of `differences` in claims.yaml
+
+    @property
+    def why(self) -> Words:
+        """Why ours may differ."""
+        return claim_words("differences", self.kind)
 
     @property
     def agrees(self) -> bool:
         """Whether the figure's papers, as we read them, give what was printed."""
         return self.printed == self.figure
-
-
-def _reason(kind: str) -> Words:
-    return claim_words("differences", kind)
 
 
 def compare(atlas: Atlas) -> list[Difference]:
@@ -65,13 +66,13 @@ def _compare_affinity(atlas: Atlas) -> list[Difference]:
     strength = f"{facts['strongest']['affinity']:.2f}"
     alone = ", ".join(facts["isolated"])
     rows = [
-        Difference("strongest pair", "–".join(pair), _strongest(figure), _strongest(listed), _reason("strongest")),
+        Difference("strongest pair", "–".join(pair), _strongest(figure), _strongest(listed), "strongest"),
         Difference(
             f"affinity of {'–'.join(pair)}",
             strength,
             f"{figure.pair(*pair).affinity:.2f}",
             f"{listed.pair(*pair).affinity:.2f}",
-            _reason("affinity"),
+            "affinity",
         ),
     ]
     for found in sorted(figure.pairs, key=lambda p: p.key):
@@ -79,8 +80,8 @@ def _compare_affinity(atlas: Atlas) -> list[Difference]:
         ours = [_edge(table, *codes) for table in (figure, listed)]
         if frozenset(codes) in printed or "edge" in ours:
             edge = "edge" if frozenset(codes) in printed else "no edge"
-            rows.append(Difference("–".join(codes), edge, ours[0], ours[1], _reason("edge")))
-    rows.append(Difference("without an edge", alone, _alone(figure), _alone(listed), _reason("edge")))
+            rows.append(Difference("–".join(codes), edge, ours[0], ours[1], "edge"))
+    rows.append(Difference("without an edge", alone, _alone(figure), _alone(listed), "edge"))
     return rows
 
 
@@ -104,7 +105,7 @@ def _compare_effects(atlas: Atlas) -> list[Difference]:
         for objective, mark in zip(facts["effects"]["columns"], facts["effects"][behavior], strict=True):
             kind, star = SHORT[mark[0]], ", starred" if mark.endswith("*") else ""
             ours, theirs = _cell(figure, behavior, objective), _cell(listed, behavior, objective)
-            why = _reason("star" if ours.startswith(kind) else "kind")
+            why = "star" if ours.startswith(kind) else "kind"
             rows.append(Difference(f"{behavior} on {objective}", kind + star, ours, theirs, why))
     for behavior, bounds in facts["rows"].items():
         rows.append(_density(f"papers of {behavior}", bounds, figure.rows[behavior], listed.rows[behavior]))
@@ -125,4 +126,4 @@ def _density(what: str, bounds: list[int], figure: int, listed: int) -> Differen
     def shown(count: int) -> str:
         return printed if count >= least and (most is None or count <= most) else str(count)
 
-    return Difference(what, printed, shown(figure), shown(listed), _reason("density"))
+    return Difference(what, printed, shown(figure), shown(listed), "density")

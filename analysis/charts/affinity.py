@@ -201,6 +201,7 @@ def _heat_map(
         {pair.key: pair.papers for pair in found.pairs if pair.papers},
         dark_colors() | dark,
         height,
+        320 if counts else 600,
     )
 
 

@@ -42,6 +42,7 @@ class Chart:
     lists: dict[str, list[Paper]] = field(repr=False)
     dark: dict[str, str] = field(repr=False)
     height: int = 460
+    least: int = 320  # pixels that it needs across
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,7 @@ def effects_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
         {_key(cell): cell.papers for row in cells for cell in row if cell.papers},
         dark_colors() | {full: mixed(ACCENT_DARK, DARK[PAPER], 0.45)},
         HEIGHT,
+        600,
     )
 
 

@@ -75,6 +75,7 @@ def _chart(objective: str, atlas: Atlas, selection: Selection, language: str) ->
         _lists(items),
         dark_colors(*atlas.dimensions),
         height,
+        480,
     )
 
 

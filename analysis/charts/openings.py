@@ -52,6 +52,7 @@ def openings_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
         {opening.key: opening.papers or opening.nearest for opening in every},
         dark_colors(),
         height,
+        440,
     )
 
 

@@ -9,6 +9,7 @@ import json
 from typing import Any
 
 from skis_site.addresses import Target, page_of
+from skis_site.analysis_pages import analysis_pages
 from skis_site.wording import Wording
 from taxonomy.atlas import Atlas, Behavior
 
@@ -30,11 +31,16 @@ def navigation(atlas: Atlas, w: Wording) -> str:
         {w("papers"): papers},
         {w("objectives"): objectives},
         {w("venues"): "venues/index.md"},
+        {w("analysis"): ["analysis/index.md", *_analysis(atlas, w)]},
         {w("kernels"): "kernels/index.md"},
         {w("data"): "data.md"},
         {w("about"): "about.md"},
     ]
     return json.dumps({"nav": tree}, ensure_ascii=False, indent=1) + "\n"
+
+
+def _analysis(atlas: Atlas, w: Wording) -> list[Any]:
+    return [{page.title: _file(page.path)} for page in analysis_pages(atlas, w) if not page.path.endswith("index.html")]
 
 
 def _behavior(behavior: Behavior, w: Wording) -> Item:

@@ -16,8 +16,11 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from plotly.offline import get_plotlyjs
 
+from analysis.charts.files import SCRIPT, csv_text
 from skis_site.addresses import Target, page_of, relative
+from skis_site.analysis_pages import all_charts, analysis_pages
 from skis_site.escaping import entities
 from skis_site.figures import duration, percent
 from skis_site.navigation import navigation
@@ -53,13 +56,23 @@ def render_pages(atlas: Atlas, root: Path, data: Path, out: Path, repository: st
     for language in LANGUAGES:
         wording = read_wording(root / SITE / "translations.yaml", language)
         draw = _Drawing(environment, wording, shared)
-        for page in all_pages(atlas, wording):
+        for page in (*all_pages(atlas, wording), *analysis_pages(atlas, wording)):
             _write(out / language / page.path.replace(".html", ".md"), draw(page))
             written += 1
         _write(out / language / ".nav.yml", navigation(atlas, wording))
         _write(out / language / "assets" / "dimensions.css", _dimension_colors(atlas))
     shutil.copytree(data, out / LANGUAGES[0] / "data")
+    _write_charts(atlas, out / LANGUAGES[0] / "assets")
     return written
+
+
+def _write_charts(atlas: Atlas, assets: Path) -> None:
+    """Write the script that draws charts, and their tables, once for all languages."""
+    charts = all_charts(atlas, LANGUAGES[0])
+    for chart in charts:
+        _write(assets / "charts" / f"{chart.name}.csv", csv_text(chart))
+    if charts:
+        _write(assets / SCRIPT, get_plotlyjs())
 
 
 def _environment(templates: Path) -> Environment:

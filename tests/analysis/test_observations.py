@@ -52,6 +52,21 @@ def test_o3_needs_overlapping_beside_placement(small: Callable[..., Atlas]):
     assert verdict(small(alone | others), "O3") == "no longer holds"
 
 
+def test_o5_is_told_only_when_the_rarest_share_is_clear(small: Callable[..., Atlas]):
+    leaves = ["kvs", "ovlp", "hae/compute-offloading", "mho/cross-device-memory-hierarchy", "cdo", "kvcc/quantization"]
+
+    def atlas(touching: int) -> Atlas:
+        papers: dict[str, dict[str, object]] = {}
+        for n, leaf in enumerate([*leaves, "kvrm/eviction"]):
+            papers |= group(f"q{n}n", touching, primary=[leaf], effects={"quality": "indirect"})
+            papers |= group(f"n{n}n", 40 - touching, primary=[leaf])
+        return small(papers)
+
+    assert verdict(atlas(30), "O5") == "holds"
+    assert verdict(atlas(8), "O5") == "cannot be told"
+    assert verdict(atlas(0), "O5") == "no longer holds"
+
+
 def test_o6_is_told_only_when_the_draws_agree(small: Callable[..., Atlas]):
     both = group("b", 20, primary=["hae/disaggregated-inference", "cdo"])
     rest = group("r", 20, primary=["kvcc/quantization"])

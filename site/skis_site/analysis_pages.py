@@ -1,0 +1,144 @@
+"""The pages of the analyses: what is drawn on each, and the tables beside the charts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from analysis.charts import CHARTS
+from analysis.charts.chart import Chart, Texts
+from analysis.charts.openings import part_name
+from analysis.observations import challenges, observations
+from analysis.openings import Kind, openings
+from analysis.published import Difference, compare, figure_papers
+from analysis.selection import EVERYTHING
+from analysis.timeline import combinations_by_age
+from skis_site.addresses import Target, page_of, relative
+from skis_site.charts import papers_of, shown
+from skis_site.pages import Page
+from skis_site.wording import Wording
+from taxonomy.atlas import Atlas, Paper
+
+FOLDER = "analysis"
+ROWS = 12
+NEWEST = 12
+TOPICS: dict[str, tuple[str, ...]] = {  # page, and the charts on it
+    "affinity": ("affinity", "affinity-matrix", "affinity-leaves", "affinity-over-time"),
+    "effects_title": ("effects",),
+    "timeline": ("months", "venues", "code"),
+    "openings": ("openings",),
+    "gains": ("gains-mean-latency", "gains-throughput", "gains-gpu-memory"),
+}
+Cell = str | int | float | list[Paper]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table below the charts."""
+
+    name: str
+    title: str
+    text: str
+    columns: list[str]
+    rows: list[list[Cell]]
+
+
+def analysis_pages(atlas: Atlas, w: Wording) -> Iterator[Page]:
+    """Yield the page of each topic, the comparison with the survey, and the page that leads to them."""
+    topics = [_topic(key, names, atlas, w) for key, names in TOPICS.items()]
+    if any(paper.id in (figure_papers().ids or ()) for paper in atlas.papers):
+        topics.append(_as_printed(atlas, w))
+    yield from topics
+    lede = w("analysis_lede", papers=len(atlas.papers))
+    context = {
+        "text": lede,
+        "overview": topics,
+        "observations": observations(atlas) if atlas.papers else [],
+        "challenges": challenges(atlas) if atlas.papers else [],
+    }
+    yield Page(f"{FOLDER}/index.html", "analysis.md.j2", w("analysis"), lede, context)
+
+
+def all_charts(atlas: Atlas, language: str) -> list[Chart]:
+    """Draw every chart that a page shows; none where the atlas is empty."""
+    names = [name for names in TOPICS.values() for name in names] if atlas.papers else []
+    return [CHARTS[name](atlas, EVERYTHING, language) for name in names]
+
+
+def _topic(key: str, names: tuple[str, ...], atlas: Atlas, w: Wording) -> Page:
+    charts = [CHARTS[name](atlas, EVERYTHING, w.language) for name in names] if atlas.papers else []
+    name = key.removesuffix("_title")
+    text = w(f"{name}_lede")
+    context = {
+        "text": text,
+        "charts": [shown(chart, atlas, _link) for chart in charts],
+        "tables": _tables(name, atlas, w) if atlas.papers else [],
+        "papers": papers_of(charts, _link),
+    }
+    return Page(f"{FOLDER}/{name}.html", "charts.md.j2", w(key), text, context, {"charts": bool(charts)})
+
+
+def _link(target: Target) -> str:
+    return relative(page_of(target), FOLDER)
+
+
+def _tables(name: str, atlas: Atlas, w: Wording) -> list[Table]:
+    if name == "timeline":
+        return [_newest(atlas, w)]
+    if name == "openings":
+        kinds: tuple[Kind, ...] = ("behaviors", "triples", "objectives")
+        return [table for kind in kinds if (table := _rarest(kind, atlas, w)).rows]
+    return []
+
+
+def _newest(atlas: Atlas, w: Wording) -> Table:
+    texts = Texts("openings", w.language)
+    rows: list[list[Cell]] = [
+        [
+            f"{part_name(found.one, texts)} + {part_name(found.other, texts)}",
+            found.first.month.replace("-", "\u2011"),  # in one line
+            [found.first],
+            found.papers,
+        ]
+        for found in combinations_by_age(atlas)[:NEWEST]
+    ]
+    columns = [w("combination"), w("since"), w("first_paper"), w("papers")]
+    return Table("newest", w("newest_combinations"), w("newest_combinations_text"), columns, rows)
+
+
+def _rarest(kind: Kind, atlas: Atlas, w: Wording) -> Table:
+    texts = Texts("openings", w.language)
+    rows: list[list[Cell]] = [
+        [
+            " + ".join(part_name(part, texts) for part in opening.parts),
+            opening.observed,
+            f"{opening.expected:.1f}",
+            f"{opening.q:.1g}",
+            opening.nearest,
+        ]
+        for opening in openings(atlas, kind)[:ROWS]
+    ]
+    columns = [w("combination"), w("papers"), w("expected"), w("chance"), w("nearest_papers")]
+    return Table(kind, w(f"openings_{kind}"), w("openings_text"), columns, rows)
+
+
+def _as_printed(atlas: Atlas, w: Wording) -> Page:
+    found = compare(atlas)
+    agree = sum(row.agrees for row in found)
+    text = w("as_printed_lede", agree=agree, all=len(found))
+    sizes = w("differences_text", figure=len(figure_papers().papers(atlas)), listed=sum(p.survey for p in atlas.papers))
+    differ = [row for row in found if not row.agrees]
+    tables = [
+        _compared(f"differ-{kind}", w(f"differ_{kind}"), w.of(rows[0].why), rows, w)
+        for kind in dict.fromkeys(row.kind for row in differ)
+        if (rows := [row for row in differ if row.kind == kind])
+    ]
+    tables.append(_compared("agreements", w("agreements"), sizes, [row for row in found if row.agrees], w))
+    context: dict[str, Any] = {"text": text, "charts": [], "tables": tables, "papers": ""}
+    return Page(f"{FOLDER}/survey.html", "charts.md.j2", w("as_printed"), text, context)
+
+
+def _compared(name: str, title: str, text: str, rows: list[Difference], w: Wording) -> Table:
+    columns = [w("compared"), w("printed"), w("ours_figure"), w("ours_listed")]
+    return Table(name, title, text, columns, [[row.what, row.printed, row.figure, row.listed] for row in rows])

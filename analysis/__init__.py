@@ -14,6 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from analysis.affinity import affinity
+from analysis.charts import chart
 from analysis.effects import effects
 from analysis.gains import reported, spreads
 from analysis.network import network
@@ -31,6 +32,7 @@ __all__ = [
     "affinity",
     "affinity_trends",
     "challenges",
+    "chart",
     "combinations_by_age",
     "compare",
     "effects",

@@ -13,7 +13,6 @@ from pathlib import Path
 from reference_kernels.table import BadResultError, table
 from skis.publish import new_generation, publish, write_atomically
 from skis.settings import Atlas
-from skis_site.render import render_pages
 from taxonomy.atlas import Atlas as Content
 from taxonomy.awesome import awesome_list
 from taxonomy.checking import SCHEMA_NAME, Checked, check_papers
@@ -64,6 +63,8 @@ def build(atlas: Atlas, *, website: bool = False) -> int:
 
     Whatever is raised, the last good result stays as it was.
     """
+    from skis_site.render import render_pages  # here: charts need SciPy and plotly, which no other verb waits for
+
     vocabulary, checked = check(atlas)
     if checked.problems:
         raise BadEntriesError(checked.problems)

@@ -23,12 +23,16 @@ from taxonomy.atlas import Atlas, Paper
 FOLDER = "analysis"
 ROWS = 12
 NEWEST = 12
-TOPICS: dict[str, tuple[str, ...]] = {  # page, and the charts on it
-    "affinity": ("affinity", "affinity-matrix", "affinity-leaves", "affinity-over-time"),
-    "effects_title": ("effects",),
-    "timeline": ("months", "venues", "code"),
-    "openings": ("openings",),
-    "gains": ("gains-mean-latency", "gains-throughput", "gains-gpu-memory"),
+TOPICS: dict[str, tuple[str, str, tuple[str, ...]]] = {  # page: its title, its lede, the charts on it
+    "affinity": (
+        "affinity",
+        "affinity_lede",
+        ("affinity", "affinity-matrix", "affinity-leaves", "affinity-over-time"),
+    ),
+    "effects": ("effects_title", "effects_lede", ("effects",)),
+    "timeline": ("timeline", "timeline_lede", ("months", "venues", "code")),
+    "openings": ("openings", "openings_lede", ("openings",)),
+    "gains": ("gains", "gains_lede", ("gains-mean-latency", "gains-throughput", "gains-gpu-memory")),
 }
 Cell = str | int | float | list[Paper]
 
@@ -46,8 +50,8 @@ class Table:
 
 def analysis_pages(atlas: Atlas, w: Wording) -> Iterator[Page]:
     """Yield the page of each topic, the comparison with the survey, and the page that leads to them."""
-    topics = [_topic(key, names, atlas, w) for key, names in TOPICS.items()]
-    if any(paper.id in (figure_papers().ids or ()) for paper in atlas.papers):
+    topics = [_topic(name, atlas, w) for name in TOPICS]
+    if any(paper.survey and paper.id in (figure_papers().ids or ()) for paper in atlas.papers):
         topics.append(_as_printed(atlas, w))
     yield from topics
     lede = w("analysis_lede", papers=len(atlas.papers))
@@ -62,21 +66,21 @@ def analysis_pages(atlas: Atlas, w: Wording) -> Iterator[Page]:
 
 def all_charts(atlas: Atlas, language: str) -> list[Chart]:
     """Draw every chart that a page shows; none where the atlas is empty."""
-    names = [name for names in TOPICS.values() for name in names] if atlas.papers else []
+    names = [name for _, _, names in TOPICS.values() for name in names] if atlas.papers else []
     return [CHARTS[name](atlas, EVERYTHING, language) for name in names]
 
 
-def _topic(key: str, names: tuple[str, ...], atlas: Atlas, w: Wording) -> Page:
-    charts = [CHARTS[name](atlas, EVERYTHING, w.language) for name in names] if atlas.papers else []
-    name = key.removesuffix("_title")
-    text = w(f"{name}_lede")
+def _topic(name: str, atlas: Atlas, w: Wording) -> Page:
+    title, lede, names = TOPICS[name]
+    charts = [CHARTS[chart](atlas, EVERYTHING, w.language) for chart in names] if atlas.papers else []
+    text = w(lede)
     context = {
         "text": text,
         "charts": [shown(chart, atlas, _link) for chart in charts],
         "tables": _tables(name, atlas, w) if atlas.papers else [],
         "papers": papers_of(charts, _link),
     }
-    return Page(f"{FOLDER}/{name}.html", "charts.md.j2", w(key), text, context, {"charts": bool(charts)})
+    return Page(f"{FOLDER}/{name}.html", "charts.md.j2", w(title), text, context, {"charts": bool(charts)})
 
 
 def _link(target: Target) -> str:

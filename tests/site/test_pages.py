@@ -116,8 +116,9 @@ def test_every_word_of_the_pages_is_translated_and_used(root: Path):
     table = yaml.safe_load((root / "site" / "translations.yaml").read_text(encoding="utf-8"))
     sources = [*(root / "site" / "templates").glob("*.j2"), *(root / "site" / "skis_site").glob("*.py")]
     code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
-    computed = ("kind_", "source_", "read_", "export_")
+    computed = ("kind_", "source_", "read_", "export_", "openings_", "differ_")
     others = {"primary", "secondary", "direct", "indirect", "lower", "higher", "models", "hardware", "baselines"}
+    others |= {"holds", "no_longer_holds", "cannot_be_told"}
     for key, texts in table.items():
         assert set(texts) == set(LANGUAGES), key
         assert sorted(re.findall(r"{\w+}", texts["en"])) == sorted(re.findall(r"{\w+}", texts["zh"])), key

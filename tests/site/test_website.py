@@ -15,8 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
+from analysis.affinity import affinity
 from skis.build import build
 from skis.settings import Atlas
 from tests.conftest import new_atlas, write_entry
@@ -29,6 +30,8 @@ PAGES = [
     *("venues/index.html", "venues/icml.html", "papers/index.html", "years/2024.html", "papers/kivi.html"),
     *("papers/hotprefix.html", "data.html", "about.html", "zh/index.html", "zh/papers/kivi.html", "zh/data.html"),
     *("kernels/index.html", "zh/kernels/index.html"),
+    *("analysis/index.html", "analysis/affinity.html", "analysis/effects.html", "analysis/timeline.html"),
+    *("analysis/openings.html", "analysis/gains.html", "analysis/survey.html", "zh/analysis/openings.html"),
 ]
 
 
@@ -153,7 +156,7 @@ def test_a_page_opens_without_error_and_fits_the_screen(page, size, browser, add
 
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("path", ["papers/hotprefix.html", "kernels/index.html"])
+@pytest.mark.parametrize("path", ["papers/hotprefix.html", "kernels/index.html", "analysis/index.html"])
 def test_text_has_contrast(path, scheme, browser, address):
     """WCAG AA for the atlas's own pieces, measured on what the browser computed."""
     page, _ = open_page(browser, address + path, scheme=scheme)
@@ -227,6 +230,94 @@ def test_the_dark_scheme_is_the_readers_choice(browser, address):
         page, _ = open_page(browser, address + "index.html", scheme=scheme)
         assert page.locator("body").get_attribute("data-md-color-scheme") == name
         page.context.close()
+
+
+def drawn(page: Page, chart: str) -> Locator:
+    """Wait until a chart is drawn."""
+    figure = page.locator(f"[data-chart={chart}]")
+    figure.locator(".main-svg").first.wait_for(timeout=20_000)
+    return figure
+
+
+@pytest.mark.browser
+def test_a_click_on_a_line_lists_its_papers_and_the_address_keeps_it(browser, address, content):
+    pair = affinity(content).edges[0]
+    page, wrong = open_page(browser, address + "analysis/affinity.html")
+    figure = drawn(page, "affinity")
+    figure.locator("text", has_text=f"{pair.affinity:.2f}").first.click(force=True)
+    found = figure.locator(".sk-found li")
+    found.first.wait_for()
+    assert found.count() == pair.observed
+    assert page.url.endswith(f"#affinity/{pair.key}")
+    sent = page.url
+    page.goto("about:blank")
+    page.goto(sent)
+    assert drawn(page, "affinity").locator(".sk-found li").count() == pair.observed
+    assert wrong == []
+    page.locator("[data-chart=affinity] .sk-found a").first.click()
+    page.wait_for_url("**/papers/**")
+    assert page.locator("h1").inner_text().startswith(pair.papers[0].title)
+    page.context.close()
+
+
+@pytest.mark.browser
+def test_a_circle_leads_to_its_behavior_and_a_row_of_the_table_to_its_papers(browser, address, content):
+    pair = affinity(content).pairs[-1]
+    page, wrong = open_page(browser, address + "analysis/affinity.html")
+    drawn(page, "affinity")
+    page.locator("[data-chart=affinity] + details summary").click()
+    page.locator(f"[data-chart=affinity] + details a[data-key='{pair.key}']").click()
+    assert page.locator("[data-chart=affinity] .sk-found li").count() == pair.observed
+    assert wrong == []
+    page.locator("[data-chart=affinity] .points path.point").last.click(force=True)
+    page.wait_for_url("**/taxonomy/**")
+    page.context.close()
+
+
+@pytest.mark.browser
+def test_charts_take_the_colors_of_the_scheme(browser, address):
+    colors = {}
+    for scheme in ("light", "dark"):
+        page, wrong = open_page(browser, address + "analysis/affinity.html", scheme=scheme)
+        figure = drawn(page, "affinity")
+        colors[scheme] = figure.locator("text").first.evaluate("text => getComputedStyle(text).fill")
+        if scheme == "light":
+            page.evaluate("document.body.setAttribute('data-md-color-scheme', 'slate')")
+            page.wait_for_timeout(500)
+            colors["switched"] = figure.locator("text").first.evaluate("text => getComputedStyle(text).fill")
+        assert wrong == []
+        page.context.close()
+    assert colors["light"] != colors["dark"] == colors["switched"]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("size", SIZES)
+def test_labels_of_charts_neither_overlap_nor_leave_the_picture(browser, address, size):
+    """Measured on what the browser laid out; the points of a scatter have no labels."""
+    for topic in ("affinity", "effects", "timeline", "openings", "gains"):
+        page, _ = open_page(browser, address + f"analysis/{topic}.html", size)
+        page.locator(".main-svg").first.wait_for(timeout=20_000)
+        page.wait_for_timeout(500)
+        assert page.evaluate(LABELS_IN_THE_WAY) == [], topic
+        page.context.close()
+
+
+LABELS_IN_THE_WAY = r"""() => [...document.querySelectorAll('.sk-chart__plot')].flatMap((plot) => {
+  const frame = plot.getBoundingClientRect(), wrong = [];
+  for (const axis of ['.xtick', '.ytick', '.legend .traces', '.textpoint']) {
+    const boxes = [...plot.querySelectorAll(axis)].map((e) => [e.textContent, e.getBoundingClientRect(),
+        e.querySelector('text')?.getAttribute('transform') ?? '']).filter(([, b]) => b.width);
+    for (const [text, b] of boxes)
+      if (b.left < frame.left - 1 || b.right > frame.right + 1 || b.top < frame.top - 1 || b.bottom > frame.bottom + 1)
+        wrong.push(['outside', text]);
+    for (let i = 0; i < boxes.length; i++) for (let j = i + 1; j < boxes.length; j++) {
+      const [[one, a, turned], [other, b]] = [boxes[i], boxes[j]];
+      const slanted = /rotate\((?!0)/.test(turned);  // their boxes overlap, they do not
+      if (!slanted && a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1)
+        wrong.push([axis, one, other]);
+    }
+  }
+  return wrong; })"""
 
 
 @pytest.mark.browser

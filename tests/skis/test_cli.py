@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.charts import CHARTS
 from reference_kernels.registry import cards
 from skis.build import build
 from skis.settings import Atlas
@@ -46,7 +47,7 @@ def skis(*arguments: str | Path, stdin: str = "", where: Path | None = None, **m
 
 def test_without_a_word_it_helps_and_every_verb_has_help():
     listed = skis("--help").stdout
-    for verb in ("check", "build", "site", "new", "find", "show", "export", "stats", "kernels"):
+    for verb in ("check", "build", "site", "new", "find", "show", "export", "stats", "charts", "kernels"):
         assert re.search(rf"^│ {verb} ", listed, re.M), verb
         assert "Usage: skis " + verb in skis(verb, "--help").stdout
 
@@ -239,9 +240,53 @@ def test_site_serves_what_it_built(empty_atlas: Atlas, sample):
         process.kill()
 
 
+class TestCharts:
+    def test_all_are_listed_with_what_they_show(self, atlas: Atlas):
+        listed = skis("charts", "--list", where=atlas.root).stdout
+        assert all(re.search(rf"^ {name} +Draw ", listed, re.M) for name in CHARTS)
+
+    def test_named_ones_are_written_over_a_selection(self, atlas: Atlas, tmp_path: Path):
+        out = tmp_path / "deep" / "charts"
+        options = ("--out", out, "--format", "csv,html", "--until", "2024-05", "--leaf", "kvcc", "--language", "zh")
+        run = skis("charts", "code", "effects", *options, where=atlas.root)
+        assert run.returncode == 0, run.stderr
+        names = ["code.csv", "code.html", "effects.csv", "effects.html", "plotly.min.js"]
+        assert [Path(line).name for line in run.stdout.splitlines()] == names
+        assert (out / "code.csv").read_text() == "year,papers,with code,share\n2024,1,0,0.0\n"
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (("afinity",), "afinity is not a chart (did you mean affinity?)"),
+            (("--format", "pdf"), "pdf is not a format: svg, png, csv, html"),
+            (("--language", "fr"), "fr is not a language: en, zh"),
+            (("--until", "june"), "june is not a year, a month or a day"),
+            (("--leaf", "kvc"), "'kvc' is not in the taxonomy (did you mean kvcc?)"),
+            (("--until", "1999"), "no paper is left: the atlas has none of all papers until 1999"),
+            (("--survey",), "no paper is left: the atlas has none of the survey's papers"),
+        ],
+    )
+    def test_a_wrong_call_is_answered_clearly(self, atlas: Atlas, tmp_path: Path, options, message):
+        run = skis("charts", "--out", tmp_path / "none", *options, where=atlas.root)
+        assert (run.returncode, message in run.stderr) == (2, True), run.stderr
+        assert not (tmp_path / "none").exists()
+
+
 WITHOUT_TORCH = """
 import sys
-sys.modules["torch"] = sys.modules["triton"] = None  # importing either fails from here on
+
+class WithoutTorch:  # a finder that does not find them
+    def __init__(self, finder):
+        self.finder = finder
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+    def find_spec(self, name, path=None, target=None):
+        hidden = name.partition(".")[0] in ("torch", "triton")
+        return None if hidden else self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = [WithoutTorch(finder) for finder in sys.meta_path]
 from skis.cli import app
 app(sys.argv[1:], prog_name="skis")
 """
@@ -276,7 +321,7 @@ def test_the_commands_of_the_readme_exist(root: Path):
     makefile = (root / "Makefile").read_text()
     for target in set(re.findall(r"\bmake (\w+)", text)):
         assert re.search(rf"^{target}:", makefile, re.M), target
-    for verb in set(re.findall(r"skis (check|build|new|find|show|stats|site|export)\b", text)):
+    for verb in set(re.findall(r"skis (check|build|new|find|show|stats|site|export|charts)\b", text)):
         assert skis(verb, "--help").returncode == 0
     verbs = set(re.findall(r"(?:skis kernels|python -m reference_kernels) (\w+)", text))
     assert {"list", "run", "bench"} <= verbs

@@ -65,6 +65,12 @@
     charts.set(chart.name, chart);
     draw(chart).then(() => plot.on("plotly_click", (event) => follow(chart, keyOf(event))));
   }
+  document.addEventListener("click", (event) => {
+    const row = event.target.closest("a[data-key]");
+    if (!row) return;
+    event.preventDefault();
+    follow(charts.get(row.hash.slice(1)), row.dataset.key);
+  });
   new MutationObserver(() => charts.forEach(draw)).observe(document.body, { attributeFilter: ["data-md-color-scheme"] });
   addEventListener("hashchange", show);
   show();

@@ -267,6 +267,7 @@ def test_a_circle_leads_to_its_behavior_and_a_row_of_the_table_to_its_papers(bro
     drawn(page, "affinity")
     page.locator("[data-chart=affinity] + details summary").click()
     page.locator(f"[data-chart=affinity] + details a[data-key='{pair.key}']").click()
+    page.locator("[data-chart=affinity] .sk-found li").first.wait_for()
     assert page.locator("[data-chart=affinity] .sk-found li").count() == pair.observed
     assert wrong == []
     page.locator("[data-chart=affinity] .points path.point").last.click(force=True)

@@ -50,18 +50,32 @@ class Table:
 
 def analysis_pages(atlas: Atlas, w: Wording) -> Iterator[Page]:
     """Yield the page of each topic, the comparison with the survey, and the page that leads to them."""
-    topics = [_topic(name, atlas, w) for name in TOPICS]
-    if any(paper.survey and paper.id in (figure_papers().ids or ()) for paper in atlas.papers):
-        topics.append(_as_printed(atlas, w))
-    yield from topics
+    pages = [_topic(name, atlas, w) for name in TOPICS]
+    if _has_survey(atlas):
+        pages.append(_as_printed(atlas, w))
+    yield from pages
     lede = w("analysis_lede", papers=len(atlas.papers))
     context = {
         "text": lede,
-        "overview": topics,
+        "overview": pages,
         "observations": observations(atlas) if atlas.papers else [],
         "challenges": challenges(atlas) if atlas.papers else [],
     }
     yield Page(f"{FOLDER}/index.html", "analysis.md.j2", w("analysis"), lede, context)
+
+
+def topics(atlas: Atlas, w: Wording) -> dict[str, str]:
+    """Return the title of each page below the first one, by its path."""
+    titles = {_path(name): w(title) for name, (title, _, _) in TOPICS.items()}
+    return titles | ({_path("survey"): w("as_printed")} if _has_survey(atlas) else {})
+
+
+def _path(name: str) -> str:
+    return f"{FOLDER}/{name}.html"
+
+
+def _has_survey(atlas: Atlas) -> bool:
+    return any(paper.survey and paper.id in (figure_papers().ids or ()) for paper in atlas.papers)
 
 
 def all_charts(atlas: Atlas, language: str) -> list[Chart]:
@@ -80,7 +94,7 @@ def _topic(name: str, atlas: Atlas, w: Wording) -> Page:
         "tables": _tables(name, atlas, w) if atlas.papers else [],
         "papers": papers_of(charts, _link),
     }
-    return Page(f"{FOLDER}/{name}.html", "charts.md.j2", w(title), text, context, {"charts": bool(charts)})
+    return Page(_path(name), "charts.md.j2", w(title), text, context, {"charts": bool(charts)})
 
 
 def _link(target: Target) -> str:
@@ -140,7 +154,7 @@ def _as_printed(atlas: Atlas, w: Wording) -> Page:
     ]
     tables.append(_compared("agreements", w("agreements"), sizes, [row for row in found if row.agrees], w))
     context: dict[str, Any] = {"text": text, "charts": [], "tables": tables, "papers": ""}
-    return Page(f"{FOLDER}/survey.html", "charts.md.j2", w("as_printed"), text, context)
+    return Page(_path("survey"), "charts.md.j2", w("as_printed"), text, context)
 
 
 def _compared(name: str, title: str, text: str, rows: list[Difference], w: Wording) -> Table:

@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from skis_site.addresses import Target, page_of
-from skis_site.analysis_pages import analysis_pages
+from skis_site.analysis_pages import topics
 from skis_site.wording import Wording
 from taxonomy.atlas import Atlas, Behavior
 
@@ -40,7 +40,7 @@ def navigation(atlas: Atlas, w: Wording) -> str:
 
 
 def _analysis(atlas: Atlas, w: Wording) -> list[Any]:
-    return [{page.title: _file(page.path)} for page in analysis_pages(atlas, w) if not page.path.endswith("index.html")]
+    return [{title: _file(path)} for path, title in topics(atlas, w).items()]
 
 
 def _behavior(behavior: Behavior, w: Wording) -> Item:

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from analysis.affinity import affinity
+from analysis.charts import CHARTS, chart
 from skis.build import build
 from skis_site.render import render_pages
 from taxonomy.checking import EntryFile, check_papers
@@ -32,7 +34,8 @@ HEAD = """\
 
 Written by `make bench`. Seconds are medians within one process, after imports; in brackets, milliseconds per entry.
 *Check* reads and checks all entries, *store* writes the database, *pages* draws the Markdown of both languages, *build*
-is `skis build` as a whole (check, store, list, exports, pages; without the website).
+is `skis build` as a whole (check, store, list, exports, pages; without the website), *affinity* computes all pairs of
+leaves with their tests and bootstrap intervals, *charts* draws every chart, without pictures.
 
 """
 
@@ -82,6 +85,8 @@ def measure(count: int, papers: list[EntryFile], folder: Path) -> dict[str, floa
 
     times["pages"] = median(pages, runs)
     times["build"] = median(lambda: build(atlas), runs)
+    times["affinity"] = median(lambda: affinity(content, level="leaf"), runs)
+    times["charts"] = median(lambda: [chart(name, content) for name in CHARTS], runs)
     return times
 
 
@@ -95,7 +100,9 @@ def main() -> None:
         cells = [f"{seconds:.2f} ({1000 * seconds / count:.2f})" for seconds in times.values()]
         rows.append(f"| {count:,} | {' | '.join(cells)} |")
         sys.stdout.write(rows[-1] + "\n")
-    table = "| entries | check | store | pages | build |\n|---:|---:|---:|---:|---:|\n" + "\n".join(rows) + "\n"
+    names = ("entries", "check", "store", "pages", "build", "affinity", "charts")
+    head = f"| {' | '.join(names)} |\n|{'---:|' * len(names)}\n"
+    table = head + "\n".join(rows) + "\n"
     machine = f"\nPython {platform.python_version()}, {platform.system()} {platform.machine()}, one core used.\n"
     (ROOT / "docs" / "benchmarks.md").write_text(HEAD + table + machine, encoding="utf-8")
 

@@ -83,8 +83,8 @@ def challenges(atlas: Atlas, selection: Selection = EVERYTHING) -> list[Challeng
     at_work: dict[str, list[Paper]] = {
         "C1": data.aiming("tail-latency"),
         "C2": data.aiming("energy"),
-        "C3": [p for p in data.aiming("quality") if p in data.aiming("mean-latency", "throughput")],
-        "C4": [p for p in data.exhibiting("hae") if p in data.exhibiting("cdo")],
+        "C3": _both(data.aiming("quality"), data.aiming("mean-latency", "throughput")),
+        "C4": _both(data.exhibiting("hae"), data.exhibiting("cdo")),
         "C5": [p for p in data.exhibiting("kvcc") if len({m.leaf.dimension.code for m in p.placements}) > 1],
     }
     return [
@@ -153,10 +153,15 @@ class _Papers:
         return [p for p in self.all if any((e := effect_on(p, code)) and holds(e) for code in wanted)]
 
 
+def _both(papers: Sequence[Paper], others: Sequence[Paper]) -> list[Paper]:
+    """Return the papers that are also among the others."""
+    ids = {paper.id for paper in others}
+    return [paper for paper in papers if paper.id in ids]
+
+
 def _share(part: Sequence[Paper], whole: Sequence[Paper]) -> float:
     """Return which part of `whole` is also in `part`."""
-    ids = {paper.id for paper in part}
-    return sum(paper.id in ids for paper in whole) / len(whole) if whole else 0.0
+    return len(_both(whole, part)) / len(whole) if whole else 0.0
 
 
 def _verdict(holds: bool) -> Verdict:
@@ -195,7 +200,8 @@ def _space_saves_transfers(d: _Papers) -> tuple[Verdict, Figures]:
     bearing, overlapping = d.bearing("interconnect-io"), d.exhibiting("ovlp")
     shares: Figures = {code: _share(bearing, d.about[code]) for code in DIMENSIONS}
     here = _share(overlapping, spatial)
-    there = _share(overlapping, [paper for paper in d.all if paper not in spatial])
+    ids = {paper.id for paper in spatial}
+    there = _share(overlapping, [paper for paper in d.all if paper.id not in ids])
     holds = shares["spatial"] == max(shares.values()) and here > 2 * there
     return _verdict(holds), {**shares, "here": here, "there": there}
 

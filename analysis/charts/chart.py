@@ -19,7 +19,7 @@ ACCENT, ACCENT_DARK = "#5b3f8f", "#b9a3e3"  # for what belongs to no dimension
 DARK = {INK: "#e3e8ee", QUIET: "#a8b4c1", LINE: "#33404e", PAPER: "#1a222c"}
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Noto Sans', 'Noto Sans CJK SC', sans-serif"
 SHADES = (1.0, 0.62, 0.34)  # of a dimension's color, for its first, second and third behavior
-PATTERNS = ("", "/", "x")  # the same in gray
+PATTERNS = ("", "/", "x", ".", "\\", "|", "-", "+")  # of parts that lie on each other: they differ in gray too
 LEGEND = {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "traceorder": "normal"}
 
 Row = dict[str, str | int | float | None]
@@ -105,14 +105,10 @@ def color_of(term: Dimension | Behavior | Leaf, *, dark: bool = False) -> str:
     return mixed(color, DARK[PAPER] if dark else PAPER, SHADES[dimension.behaviors.index(behavior)])
 
 
-def hatching(shape: str) -> dict[str, object]:
-    """Return a bar's hatching over its own color."""
+def hatching(index: int) -> dict[str, object]:
+    """Return the hatching of the bar's part of that number, over its own color."""
+    shape = PATTERNS[index % len(PATTERNS)]
     return {"shape": shape, "fillmode": "overlay", "fgcolor": PAPER, "fgopacity": 0.75, "size": 6, "solidity": 0.25}
-
-
-def hatching_of(behavior: Behavior) -> dict[str, object]:
-    """Return the hatching of a behavior, which tells it from its neighbors without color."""
-    return hatching(PATTERNS[behavior.dimension.behaviors.index(behavior)])
 
 
 def dark_colors(*terms: Dimension | Behavior | Leaf) -> dict[str, str]:

@@ -15,7 +15,6 @@ from analysis.charts.chart import (
     color_of,
     dark_colors,
     hatching,
-    hatching_of,
     layout,
     mixed,
 )
@@ -24,20 +23,19 @@ from analysis.timeline import months, years
 from taxonomy.atlas import Atlas, Paper
 
 HEIGHT = 400
-# Communities belong to no dimension: five grays apart in brightness and hatching, light and dark.
-GRAYS = (("#22303e", ""), ("#5f7183", "/"), ("#8d9cab", "x"), ("#b4c0cb", "."), ("#49586a", "\\"))
+GRAYS = ("#22303e", "#5f7183", "#8d9cab", "#b4c0cb", "#49586a")  # of communities, which belong to no dimension
 
 
 def months_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
     """Draw papers by month, stacked by what they are about."""
     texts, found = Texts("months", language), months(atlas, selection)
     figure = go.Figure()
-    for behavior in atlas.behaviors.values():
+    for index, behavior in enumerate(atlas.behaviors.values()):
         figure.add_bar(
             x=[f"{month.month}-01" for month in found],
             y=[month.by_behavior[behavior.code] for month in found],
             name=behavior.acronym,
-            marker={"color": color_of(behavior), "pattern": hatching_of(behavior), "line": {"width": 0}},
+            marker={"color": color_of(behavior), "pattern": hatching(index), "line": {"width": 0}},
             hovertemplate=f"{behavior.acronym}: %{{y}} (%{{x|%Y-%m}})<extra></extra>",
             customdata=[month.month for month in found],
         )
@@ -72,17 +70,17 @@ def venues_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
     """Draw papers by year, stacked by the research community of their venue; preprints last."""
     texts, found = Texts("venues", language), years(atlas, selection)
     figure = go.Figure()
-    parts = [(c.code, texts.of(c.label), *gray) for c, gray in zip(atlas.communities.values(), GRAYS, strict=True)]
-    parts.append(("preprint", texts.either("No venue known", "没有已知的发表处"), LINE, ""))
+    parts = [(c.code, texts.of(c.label), gray) for c, gray in zip(atlas.communities.values(), GRAYS, strict=True)]
+    parts.append(("preprint", texts.either("No venue known", "没有已知的发表处"), LINE))
     lists: dict[str, list[Paper]] = {}
-    for code, name, color, pattern in parts:
+    for index, (code, name, color) in enumerate(parts):
         for year in found:
             lists[f"{year.year}+{code}"] = [p for p in year.papers if _community(p) == code]
         figure.add_bar(
             x=[str(year.year) for year in found],
             y=[len(lists[f"{year.year}+{code}"]) for year in found],
             name=name,
-            marker={"color": color, "pattern": hatching(pattern), "line": {"color": QUIET, "width": 0.5}},
+            marker={"color": color, "pattern": hatching(index), "line": {"color": QUIET, "width": 0.5}},
             hovertemplate=f"{name}: %{{y}} (%{{x}})<extra></extra>",
             customdata=[f"{year.year}+{code}" for year in found],
         )
@@ -94,7 +92,7 @@ def venues_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
         for year in reversed(found)
     ]
     papers, preprints = sum(len(y.papers) for y in found), sum(y.preprints for y in found)
-    dark = {color: mixed("#ffffff", color, 0.35) for color, _ in GRAYS}
+    dark = {color: mixed("#ffffff", color, 0.35) for color in GRAYS}
     return Chart(
         "venues",
         texts("title"),

@@ -94,6 +94,12 @@ def test_the_network_draws_one_line_per_pair_and_dashes_those_inside_a_dimension
     assert sorted(line.line.width for line in lines) == pytest.approx(sorted(1 + 22 * p.affinity for p in found.edges))
 
 
+@pytest.mark.parametrize("name", ["months", "venues"])
+def test_parts_of_a_bar_differ_without_color(content: Atlas, name: str):
+    shapes = [bar.marker.pattern.shape for bar in chart(name, content).figure.data]
+    assert len(set(shapes)) == len(shapes)
+
+
 @pytest.mark.parametrize("name", CHARTS)
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_one_paper_is_enough(small: Callable[..., Atlas], name: str, language: str):

@@ -18,7 +18,7 @@ class Selection:
 
     Args:
         until, since: first public by then, or from then on: YYYY, YYYY-MM or YYYY-MM-DD, the named day, month or year
-            included. A paper of which only the month is known counts as if it were of that month's first day.
+            included. A paper of which only the month is known may be of any of its days.
         survey: only papers of the survey's own list.
         term: code of a dimension, behavior or leaf that the paper is placed in, in whatever role.
         ids: only these papers.

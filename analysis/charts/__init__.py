@@ -10,6 +10,7 @@ from analysis.charts.effects import effects_chart
 from analysis.charts.gains import gains_chart
 from analysis.charts.openings import openings_chart
 from analysis.charts.timeline import code_chart, months_chart, venues_chart
+from analysis.charts.years import years_chart
 from analysis.selection import EVERYTHING, Selection
 from taxonomy.atlas import Atlas
 
@@ -18,6 +19,7 @@ CHARTS: dict[str, Callable[[Atlas, Selection, str], Chart]] = {
     "affinity-matrix": matrix_chart,
     "affinity-leaves": leaves_chart,
     "affinity-over-time": trends_chart,
+    "affinity-by-year": years_chart,
     "effects": effects_chart,
     "months": months_chart,
     "venues": venues_chart,

@@ -27,7 +27,7 @@ TOPICS: dict[str, tuple[str, str, tuple[str, ...]]] = {  # page: its title, its 
     "affinity": (
         "affinity",
         "affinity_lede",
-        ("affinity", "affinity-matrix", "affinity-leaves", "affinity-over-time"),
+        ("affinity", "affinity-matrix", "affinity-leaves", "affinity-over-time", "affinity-by-year"),
     ),
     "effects": ("effects_title", "effects_lede", ("effects",)),
     "timeline": ("timeline", "timeline_lede", ("months", "venues", "code")),

@@ -32,7 +32,8 @@ class Shown:
     def key(self, row: dict[str, Any]) -> str:
         """Return the list that a row of the table leads to, or ""."""
         first = str(next(iter(row.values())))
-        pairs = [f"{row[a]}+{row[b]}" for a, b in (("behavior", "objective"),) if {a, b} <= row.keys()]
+        couples = (("behavior", "objective"), ("pair", "until"))
+        pairs = [f"{row[a]}+{row[b]}" for a, b in couples if {a, b} <= row.keys()]
         return next((key for key in (*pairs, first, f"code+{first}") if key in self.chart.lists), "")
 
 

@@ -1,0 +1,113 @@
+"""Affinity at the end of each year, side by side: small multiples of the heat map."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import ceil
+
+from plotly.subplots import make_subplots
+
+from analysis.affinity import Affinity, affinity
+from analysis.charts.chart import (
+    ACCENT,
+    ACCENT_DARK,
+    DARK,
+    INK,
+    PAPER,
+    Chart,
+    Row,
+    Texts,
+    dark_colors,
+    layout,
+    mixed,
+)
+from analysis.selection import Selection
+from taxonomy.atlas import Atlas, Paper
+
+ENOUGH = 30  # papers, for a year to be shown; the last one always is
+ACROSS = 2
+TALL = 290
+
+
+def years_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
+    """Draw the affinity of every pair of behaviors over all papers until the end of each year."""
+    texts, found = Texts("affinity-by-year", language), _until_each_year(atlas, selection)
+    down, top = ceil(len(found) / ACROSS), max(pair.affinity for table in found.values() for pair in table.pairs) or 1
+    titles = [
+        texts.either(f"until {year}: {t.count} papers", f"截至 {year} 年：{t.count} 篇") for year, t in found.items()
+    ]
+    figure = make_subplots(down, ACROSS, subplot_titles=titles, horizontal_spacing=0.1, vertical_spacing=0.3 / down)
+    half, full = mixed(ACCENT, PAPER, 0.28), mixed(ACCENT, PAPER, 0.52)
+    for index, (year, table) in enumerate(found.items()):
+        names = [label.code.upper() for label in table.labels]
+        z, text, keys = _cells(table, year)
+        figure.add_heatmap(
+            x=names[:-1],
+            y=names[1:],
+            z=z,
+            text=text,
+            customdata=keys,
+            texttemplate="%{text}",
+            textfont={"size": 11, "color": INK},
+            hovertemplate="%{y}–%{x}: %{z:.2f}<extra></extra>",
+            hoverongaps=False,
+            colorscale=[[0, PAPER], [0.5, half], [1, full]],
+            zmin=0,
+            zmax=top,
+            showscale=False,
+            xgap=1,
+            ygap=1,
+            row=index // ACROSS + 1,
+            col=index % ACROSS + 1,
+        )
+    height = 40 + TALL * down
+    layout(figure, height=height, margin={"l": 10, "r": 10, "t": 40, "b": 10})
+    axis = {"showgrid": False, "ticks": "", "automargin": True, "fixedrange": True, "linecolor": "rgba(0,0,0,0)"}
+    figure.update_xaxes(tickfont={"size": 10}, **axis)
+    figure.update_yaxes(tickfont={"size": 10}, autorange="reversed", **axis)
+    figure.update_annotations(font={"size": 13, "color": INK})
+    strongest = ", ".join(f"{year} {t.pairs[0].key.upper().replace('+', '–')}" for year, t in found.items())
+    rows: list[Row] = [
+        {"pair": pair.key, "until": year, "affinity": round(pair.affinity, 4), "papers": pair.observed}
+        for year, table in found.items()
+        for pair in sorted(table.pairs, key=lambda pair: pair.key)
+    ]
+    return Chart(
+        "affinity-by-year",
+        texts("title"),
+        texts("caption", first=min(found), last=max(found), strongest=strongest),
+        texts("alt", count=len(found), strongest=strongest),
+        figure,
+        rows,
+        _lists(found),
+        dark_colors() | {half: mixed(ACCENT_DARK, DARK[PAPER], 0.3), full: mixed(ACCENT_DARK, DARK[PAPER], 0.55)},
+        height,
+        600,
+    )
+
+
+def _until_each_year(atlas: Atlas, selection: Selection) -> dict[str, Affinity]:
+    """Return the affinities by year; the last one is that of all selected papers."""
+    papers = selection.papers(atlas)
+    last = max(paper.year for paper in papers)
+    counts = {year: sum(paper.year <= year for paper in papers) for year in {paper.year for paper in papers}}
+    shown = sorted(year for year, count in counts.items() if count >= ENOUGH or year == last)
+    ends = {str(year): selection if year == last else replace(selection, until=f"{year}-12") for year in shown}
+    return {year: affinity(atlas, chosen, draws=1) for year, chosen in ends.items()}
+
+
+def _cells(table: Affinity, year: str) -> tuple[list[list[float | None]], list[list[str]], list[list[str]]]:
+    """Return values, texts and keys of the lower triangle."""
+    size, place = len(table.labels), {label.code: index for index, label in enumerate(table.labels)}
+    z: list[list[float | None]] = [[None] * (size - 1) for _ in range(size - 1)]
+    text, keys = [[[""] * (size - 1) for _ in range(size - 1)] for _ in range(2)]
+    for pair in table.pairs:
+        i, j = sorted((place[pair.one.code], place[pair.other.code]))
+        z[j - 1][i] = round(pair.affinity, 4)
+        if pair.papers:
+            text[j - 1][i], keys[j - 1][i] = f"{pair.affinity:.2f}".removeprefix("0"), f"{pair.key}+{year}"
+    return z, text, keys
+
+
+def _lists(found: dict[str, Affinity]) -> dict[str, list[Paper]]:
+    return {f"{p.key}+{year}": p.papers for year, table in found.items() for p in table.pairs if p.papers}

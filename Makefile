@@ -8,12 +8,12 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 TORCH := --no-deps --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0
 BROWSERS := chromium chromium-browser google-chrome
 
-.PHONY: site test build check serve bench format clean browser linter
+.PHONY: site test build check serve bench format clean browser linter bundle
 
-site: $(VENV)/.installed
+site: $(VENV)/.installed bundle
 	$(BIN)/skis site
 
-test: $(VENV)/.installed-test browser linter
+test: $(VENV)/.installed-test browser linter bundle
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -37,7 +37,7 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf build $(VENV) tests/tools/node_modules *.egg-info
+	rm -rf build $(VENV) site/node_modules tests/tools/node_modules *.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -65,3 +65,8 @@ linter:
 	@if command -v npm > /dev/null; then \
 	  [ -d tests/tools/node_modules/awesome-lint ] || npm ci --prefix tests/tools --silent --no-audit --no-fund; \
 	else echo "NO NPM HERE: the test of AWESOME.md by awesome-lint will be skipped"; fi
+
+# The part of plotly's script that the charts need. Where npm or its registry is missing, the website has all of it.
+bundle:
+	@if command -v npm > /dev/null && [ ! -d site/node_modules ]; then \
+	  npm ci --prefix site --silent --no-audit --no-fund || echo "NO PART OF PLOTLY: the website has the whole script"; fi

@@ -21,8 +21,9 @@ from analysis.selection import EVERYTHING, Selection
 from analysis.weights import Label, Level, Matrix, labels, weights
 from taxonomy.atlas import Atlas, Objective, Paper
 
-Kind = Literal["behaviors", "leaves", "triples", "objectives"]
-KINDS: tuple[Kind, ...] = ("behaviors", "leaves", "triples", "objectives")
+Kind = Literal["behaviors", "leaves", "triples", "leaf-triples", "objectives"]
+KINDS: tuple[Kind, ...] = ("behaviors", "leaves", "triples", "leaf-triples", "objectives")
+TRIPLES = ("triples", "leaf-triples")
 NEAREST = 3
 LEAST = 3.0  # fewer expected papers than this are no finding
 Column = tuple[Label | Objective, NDArray[np.float64]]
@@ -59,7 +60,7 @@ class Opening:
 def openings(atlas: Atlas, kind: Kind = "leaves", selection: Selection = EVERYTHING) -> list[Opening]:
     """Return the combinations of a kind with fewer papers than expected, the least likely first.
 
-    Kinds: pairs of `behaviors`, pairs of `leaves`, `triples` of behaviors, and leaves with `objectives`.
+    Kinds: pairs of `behaviors`, pairs of `leaves`, `triples` of behaviors, `leaf-triples`, and leaves with `objectives`.
 
     Raises:
         ValueError: there is no such kind.
@@ -86,7 +87,7 @@ def _candidates(atlas: Atlas, kind: Kind, papers: list[Paper]) -> list[Parts]:
     names = labels(atlas, level)
     columns: list[Column] = [*zip(names, weights(papers, names, level).T, strict=True)]
     if kind != "objectives":
-        return [*combinations(columns, 3 if kind == "triples" else 2)]
+        return [*combinations(columns, 3 if kind in TRIPLES else 2)]
     goals = [(o, np.array([_weight(paper, o.code) for paper in papers])) for o in atlas.objectives.values()]
     return [(column, goal) for column in columns for goal in goals]
 

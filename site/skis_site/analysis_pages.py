@@ -105,7 +105,7 @@ def _tables(name: str, atlas: Atlas, w: Wording) -> list[Table]:
     if name == "timeline":
         return [_newest(atlas, w)]
     if name == "openings":
-        kinds: tuple[Kind, ...] = ("behaviors", "triples", "objectives")
+        kinds: tuple[Kind, ...] = ("behaviors", "triples", "leaf-triples", "objectives")
         return [table for kind in kinds if (table := _rarest(kind, atlas, w)).rows]
     return []
 

@@ -16,7 +16,6 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from analysis.charts.files import SCRIPT, csv_text
 from skis_site.addresses import Target, page_of, relative
@@ -25,6 +24,7 @@ from skis_site.escaping import entities
 from skis_site.figures import duration, percent
 from skis_site.navigation import navigation
 from skis_site.pages import Page, all_pages
+from skis_site.script import plotly_script
 from skis_site.wording import Wording, read_wording
 from taxonomy.atlas import LANGUAGES, Atlas, Leaf, Paper
 
@@ -62,17 +62,17 @@ def render_pages(atlas: Atlas, root: Path, data: Path, out: Path, repository: st
         _write(out / language / ".nav.yml", navigation(atlas, wording))
         _write(out / language / "assets" / "dimensions.css", _dimension_colors(atlas))
     shutil.copytree(data, out / LANGUAGES[0] / "data")
-    _write_charts(atlas, out / LANGUAGES[0] / "assets")
+    _write_charts(atlas, root / SITE, out / LANGUAGES[0] / "assets")
     return written
 
 
-def _write_charts(atlas: Atlas, assets: Path) -> None:
+def _write_charts(atlas: Atlas, site: Path, assets: Path) -> None:
     """Write the script that draws charts, and their tables, once for all languages."""
     charts = all_charts(atlas, LANGUAGES[0])
     for chart in charts:
         _write(assets / "charts" / f"{chart.name}.csv", csv_text(chart))
     if charts:
-        _write(assets / SCRIPT, get_plotlyjs())
+        _write(assets / SCRIPT, plotly_script(site))
 
 
 def _environment(templates: Path) -> Environment:

@@ -7,7 +7,7 @@ from math import comb
 
 import pytest
 
-from analysis.openings import KINDS, LEAST, Kind, openings
+from analysis.openings import KINDS, LEAST, TRIPLES, Kind, openings
 from taxonomy.atlas import Atlas
 
 
@@ -44,7 +44,7 @@ def test_on_the_real_store_each_opening_is_rarer_than_expected(content: Atlas, k
     assert all(0 < opening.p <= opening.q <= 1 for opening in found)
     assert [opening.p for opening in found] == sorted(opening.p for opening in found)
     codes = {len(opening.parts) for opening in found}
-    assert codes == {3 if kind == "triples" else 2}
+    assert codes == {3 if kind in TRIPLES else 2}
     for opening in found:
         for paper in opening.papers:
             mine = {p.leaf.code for p in paper.placements} | {p.leaf.behavior.code for p in paper.placements}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
 from skis.build import build
 from skis.settings import Atlas
@@ -20,6 +22,7 @@ from skis_site.escaping import entities
 from skis_site.figures import duration, percent
 from skis_site.navigation import navigation
 from skis_site.pages import all_pages
+from skis_site.script import PART, plotly_script
 from skis_site.wording import read_wording
 from taxonomy.atlas import LANGUAGES
 from tests.conftest import SAMPLE, new_atlas, write_entry
@@ -216,3 +219,13 @@ def test_times_have_three_digits(seconds: float, shown: str):
 @pytest.mark.parametrize(("share", "shown"), [(0.8125, "81 %"), (0.0031, "0.3 %"), (1, "100 %"), (0.1, "10 %")])
 def test_shares_are_percent(share: float, shown: str):
     assert percent(share) == shown
+
+
+def test_the_part_of_plotly_is_served_only_in_the_version_of_the_figures(tmp_path: Path):
+    assert plotly_script(tmp_path) == get_plotlyjs()
+    part = tmp_path / PART
+    part.mkdir(parents=True)
+    (part / "plotly-cartesian.min.js").write_text("part")
+    for version, script in ((get_plotlyjs_version(), "part"), ("0.1.0", get_plotlyjs())):
+        (part / "package.json").write_text(json.dumps({"version": version}))
+        assert plotly_script(tmp_path) == script

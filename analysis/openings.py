@@ -60,7 +60,7 @@ class Opening:
 def openings(atlas: Atlas, kind: Kind = "leaves", selection: Selection = EVERYTHING) -> list[Opening]:
     """Return the combinations of a kind with fewer papers than expected, the least likely first.
 
-    Kinds: pairs of `behaviors`, pairs of `leaves`, `triples` of behaviors, `leaf-triples`, and leaves with `objectives`.
+    Kinds: pairs of `behaviors` and of `leaves`, `triples` of behaviors, `leaf-triples`, and leaves with `objectives`.
 
     Raises:
         ValueError: there is no such kind.

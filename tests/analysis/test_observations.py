@@ -39,6 +39,10 @@ def test_o2_falls_when_tail_latency_is_reported(small: Callable[..., Atlas]):
     temporal = group("t", 10, primary=["kvs"], effects={"mean-latency": "direct"})
     others = group("s", 10, primary=["kvcc/quantization"], effects={"gpu-memory": "direct"})
     assert verdict(small(temporal | others), "O2") == "holds"
+    rivals = group("c", 10, primary=["cdo"], effects={"throughput": "direct"})
+    assert verdict(small(temporal | others | rivals), "O2") == "cannot be told"
+    idle = group("i", 30, primary=["kvs"])
+    assert verdict(small(temporal | others | rivals | idle), "O2") == "no longer holds"
     tails = group("l", 5, primary=["kvs"], effects={"mean-latency": "direct", "tail-latency": GAIN})
     assert verdict(small(temporal | others | tails), "O2") == "no longer holds"
 

@@ -5,16 +5,11 @@ Each stands against its authors' own baseline, models, hardware and load; many a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median, quantiles
 
 from analysis.selection import EVERYTHING, Selection
 from taxonomy.atlas import Atlas, Gain, Leaf, Objective, Paper
-
-WARNING = (
-    "Not comparable across papers: each number stands against its authors' own baseline, models, hardware and load."
-)
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,6 @@ def spreads(atlas: Atlas, selection: Selection = EVERYTHING) -> list[Spread]:
 
 
 def _spread(items: list[Reported]) -> Spread:
-    factor: Callable[[Reported], float] = lambda item: item.gain.factor or 0.0  # noqa: E731
-    factors = sorted(factor(item) for item in items)
+    factors = sorted(item.gain.factor or 0.0 for item in items)
     first = items[0]
     return Spread(first.leaf, first.objective, first.gain.up_to, factors, len({item.paper.id for item in items}))

@@ -10,10 +10,6 @@ import plotly.graph_objects as go
 
 from analysis.affinity import THRESHOLD, Affinity, Pair, affinity
 from analysis.charts.chart import (
-    ACCENT,
-    ACCENT_DARK,
-    DARK,
-    INK,
     LEGEND,
     LINE,
     PAPER,
@@ -26,6 +22,7 @@ from analysis.charts.chart import (
     layout,
     mixed,
 )
+from analysis.charts.heatmap import AXIS, DARK_SCALE, heat_map, value
 from analysis.network import isolated, network
 from analysis.selection import Selection
 from analysis.timeline import affinity_trends
@@ -87,7 +84,7 @@ def affinity_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
         ),
         texts("alt", edges=len(found.edges), list=_listed(found.edges, texts)),
         figure,
-        pair_rows(found, texts),
+        pair_rows(found),
         {pair.key: pair.papers for pair in found.pairs if pair.papers},
         dark_colors(*atlas.dimensions),
         480,
@@ -138,7 +135,7 @@ def matrix_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
         more=sum(pair.observed > pair.expected for pair in sure),
         fewer=sum(pair.observed < pair.expected for pair in sure),
     )
-    return _heat_map(atlas, found, names, texts, caption, 430, counts=True)
+    return _heat_map(found, names, texts, caption, 430, counts=True)
 
 
 def leaves_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
@@ -148,58 +145,36 @@ def leaves_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
     caption = texts(
         "caption", papers=found.count, pairs=len(found.pairs), edges=len(found.edges), threshold=found.threshold
     )
-    return _heat_map(atlas, found, names, texts, caption, 620, counts=False)
+    return _heat_map(found, names, texts, caption, 620, counts=False)
 
 
-def _heat_map(
-    atlas: Atlas, found: Affinity, names: list[str], texts: Texts, caption: str, height: int, *, counts: bool
-) -> Chart:
-    size = len(found.labels)
-    place = {label.code: index for index, label in enumerate(found.labels)}
-    z: list[list[float | None]] = [[None] * size for _ in range(size)]
-    text, hover, keys = [[[""] * size for _ in range(size)] for _ in range(3)]
-    for pair in found.pairs:
-        i, j = sorted((place[pair.one.code], place[pair.other.code]))
-        z[j][i] = round(pair.affinity, 4)
-        shown = f"{pair.affinity:.2f}".removeprefix("0") if pair.papers else ""
-        text[j][i] = f"{shown}<br><span style='font-size:10px'>{pair.observed}</span>" if counts and shown else shown
-        hover[j][i], keys[j][i] = _hover(pair, texts), pair.key if pair.papers else ""
-    top = max(pair.affinity for pair in found.pairs) or 1
-    half, full = mixed(ACCENT, PAPER, 0.28), mixed(ACCENT, PAPER, 0.52)
+def _heat_map(found: Affinity, names: list[str], texts: Texts, caption: str, height: int, *, counts: bool) -> Chart:
+    def shown(pair: Pair) -> str:
+        return f"{value(pair)}<br><span style='font-size:10px'>{pair.observed}</span>" if counts else value(pair)
+
     figure = go.Figure(
-        go.Heatmap(
-            x=names[:-1],
-            y=names[1:],
-            z=[row[:-1] for row in z[1:]],
-            text=[row[:-1] for row in text[1:]],
-            hovertext=[row[:-1] for row in hover[1:]],
-            customdata=[row[:-1] for row in keys[1:]],
-            texttemplate="%{text}",
-            textfont={"size": 12 if counts else 10, "color": INK},
-            hoverinfo="text",
-            hoverongaps=False,
-            colorscale=[[0, PAPER], [0.5, half], [1, full]],
-            zmin=0,
-            zmax=top,
-            showscale=False,
-            xgap=2,
-            ygap=2,
+        heat_map(
+            found,
+            names,
+            shown=shown,
+            hover=lambda pair: _hover(pair, texts),
+            key=lambda pair: pair.key,
+            top=found.pairs[0].affinity or 1,
+            font=12 if counts else 10,
+            gap=2,
         )
     )
-    axis = {"showgrid": False, "ticks": "", "automargin": True, "fixedrange": True}
-    layout(
-        figure, height=height, xaxis=axis | {"tickangle": 0 if counts else -40}, yaxis=axis | {"autorange": "reversed"}
-    )
-    dark = {half: mixed(ACCENT_DARK, DARK[PAPER], 0.3), full: mixed(ACCENT_DARK, DARK[PAPER], 0.55)}
+    across = AXIS | {"tickangle": 0 if counts else -40}
+    layout(figure, height=height, xaxis=across, yaxis=AXIS | {"autorange": "reversed"})
     return Chart(
         texts.name,
         texts("title"),
         caption,
         texts("alt", pairs=len(found.pairs), list=_listed(found.pairs[:5], texts)),
         figure,
-        pair_rows(found, texts),
+        pair_rows(found),
         {pair.key: pair.papers for pair in found.pairs if pair.papers},
-        dark_colors() | dark,
+        dark_colors() | DARK_SCALE,
         height,
         320 if counts else 600,
     )
@@ -246,7 +221,7 @@ def trends_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
     )
 
 
-def pair_rows(found: Affinity, texts: Texts) -> list[Row]:
+def pair_rows(found: Affinity) -> list[Row]:
     """Return the table of a selection's pairs, strongest first."""
     return [
         {
@@ -265,11 +240,7 @@ def pair_rows(found: Affinity, texts: Texts) -> list[Row]:
 
 def leaf_name(label: Label, texts: Texts) -> str:
     """Return the name of a leaf; a behavior that is its own leaf goes by its acronym."""
-    return label.acronym if isinstance(label, Behavior) else _leaf(label.code, texts.of(label.label))
-
-
-def _leaf(code: str, name: str) -> str:
-    return name if "/" in code else code.upper()
+    return texts.of(label.label) if "/" in label.code else label.code.upper()
 
 
 def _name(pair: Pair, texts: Texts) -> str:

@@ -55,7 +55,7 @@ def _chart(objective: str, atlas: Atlas, selection: Selection, language: str) ->
     height = 130 + 42 * len(leaves)
     layout(figure, height=height, legend=LEGEND)
     figure.update_xaxes(type="log", tickvals=TICKS, ticktext=[f"{tick}×" for tick in TICKS], gridcolor=LINE)
-    names = [leaf_name(leaf.behavior if leaf.behavior.is_leaf else leaf, texts) for leaf in leaves]
+    names = [leaf_name(leaf, texts) for leaf in leaves]
     span = [len(leaves) - 0.5, -0.5]
     figure.update_yaxes(tickvals=[*range(len(leaves))], ticktext=names, range=span, showgrid=False, zeroline=False)
     mine = [spread for spread in spreads(atlas, selection) if spread.objective.code == objective]

@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from math import ceil
 
 from plotly.subplots import make_subplots
 
-from analysis.affinity import Affinity, affinity
-from analysis.charts.chart import (
-    ACCENT,
-    ACCENT_DARK,
-    DARK,
-    INK,
-    PAPER,
-    Chart,
-    Row,
-    Texts,
-    dark_colors,
-    layout,
-    mixed,
-)
+from analysis.affinity import Affinity, Pair, affinity
+from analysis.charts.chart import INK, Chart, Row, Texts, dark_colors, layout
+from analysis.charts.heatmap import AXIS, DARK_SCALE, heat_map, value
 from analysis.selection import Selection
 from taxonomy.atlas import Atlas, Paper
 
@@ -37,32 +27,22 @@ def years_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
         texts.either(f"until {year}: {t.count} papers", f"截至 {year} 年：{t.count} 篇") for year, t in found.items()
     ]
     figure = make_subplots(down, ACROSS, subplot_titles=titles, horizontal_spacing=0.1, vertical_spacing=0.3 / down)
-    half, full = mixed(ACCENT, PAPER, 0.28), mixed(ACCENT, PAPER, 0.52)
     for index, (year, table) in enumerate(found.items()):
         names = [label.code.upper() for label in table.labels]
-        z, text, keys = _cells(table, year)
-        figure.add_heatmap(
-            x=names[:-1],
-            y=names[1:],
-            z=z,
-            text=text,
-            customdata=keys,
-            texttemplate="%{text}",
-            textfont={"size": 11, "color": INK},
-            hovertemplate="%{y}–%{x}: %{z:.2f}<extra></extra>",
-            hoverongaps=False,
-            colorscale=[[0, PAPER], [0.5, half], [1, full]],
-            zmin=0,
-            zmax=top,
-            showscale=False,
-            xgap=1,
-            ygap=1,
-            row=index // ACROSS + 1,
-            col=index % ACROSS + 1,
+        trace = heat_map(
+            table,
+            names,
+            shown=value,
+            hover=lambda pair: f"{pair.key.upper().replace('+', '–')}: {pair.affinity:.2f}",
+            key=partial(_key, year=year),
+            top=top,
+            font=11,
+            gap=1,
         )
+        figure.add_trace(trace, row=index // ACROSS + 1, col=index % ACROSS + 1)
     height = 40 + TALL * down
     layout(figure, height=height, margin={"l": 10, "r": 10, "t": 40, "b": 10})
-    axis = {"showgrid": False, "ticks": "", "automargin": True, "fixedrange": True, "linecolor": "rgba(0,0,0,0)"}
+    axis = AXIS | {"linecolor": "rgba(0,0,0,0)"}
     figure.update_xaxes(tickfont={"size": 10}, **axis)
     figure.update_yaxes(tickfont={"size": 10}, autorange="reversed", **axis)
     figure.update_annotations(font={"size": 13, "color": INK})
@@ -80,7 +60,7 @@ def years_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
         figure,
         rows,
         _lists(found),
-        dark_colors() | {half: mixed(ACCENT_DARK, DARK[PAPER], 0.3), full: mixed(ACCENT_DARK, DARK[PAPER], 0.55)},
+        dark_colors() | DARK_SCALE,
         height,
         600,
     )
@@ -96,18 +76,9 @@ def _until_each_year(atlas: Atlas, selection: Selection) -> dict[str, Affinity]:
     return {year: affinity(atlas, chosen, draws=1) for year, chosen in ends.items()}
 
 
-def _cells(table: Affinity, year: str) -> tuple[list[list[float | None]], list[list[str]], list[list[str]]]:
-    """Return values, texts and keys of the lower triangle."""
-    size, place = len(table.labels), {label.code: index for index, label in enumerate(table.labels)}
-    z: list[list[float | None]] = [[None] * (size - 1) for _ in range(size - 1)]
-    text, keys = [[[""] * (size - 1) for _ in range(size - 1)] for _ in range(2)]
-    for pair in table.pairs:
-        i, j = sorted((place[pair.one.code], place[pair.other.code]))
-        z[j - 1][i] = round(pair.affinity, 4)
-        if pair.papers:
-            text[j - 1][i], keys[j - 1][i] = f"{pair.affinity:.2f}".removeprefix("0"), f"{pair.key}+{year}"
-    return z, text, keys
+def _key(pair: Pair, year: str) -> str:
+    return f"{pair.key}+{year}"
 
 
 def _lists(found: dict[str, Affinity]) -> dict[str, list[Paper]]:
-    return {f"{p.key}+{year}": p.papers for year, table in found.items() for p in table.pairs if p.papers}
+    return {_key(p, year): p.papers for year, table in found.items() for p in table.pairs if p.papers}

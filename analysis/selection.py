@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from taxonomy.atlas import Atlas, Behavior, Dimension, Leaf, Paper
-from taxonomy.problem import nearest
+from taxonomy.problem import hint
 
 
 class EmptySelectionError(ValueError):
@@ -67,8 +67,7 @@ class Selection:
         terms |= atlas.behaviors
         terms |= {code: leaf for code, leaf in atlas.leaves.items() if code not in terms}
         if self.term not in terms:
-            near = nearest(self.term, terms)
-            raise ValueError(f"{self.term!r} is not in the taxonomy" + (f" (did you mean {near}?)" if near else ""))
+            raise ValueError(f"{self.term!r} is not in the taxonomy{hint(self.term, terms)}")
         term = terms[self.term]
         return [term] if isinstance(term, Leaf) else term.leaves
 

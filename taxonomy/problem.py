@@ -43,6 +43,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return by_folded[found[0]] if found else ""
 
 
+def hint(word: str, known: Iterable[str]) -> str:
+    """Return ` (did you mean …?)` with the nearest known word, or "" when none is near."""
+    near = nearest(word, known)
+    return f" (did you mean {near}?)" if near else ""
+
+
 def shown(text: str, limit: int = 60) -> str:
     """Quote `text` for a message: one line, printable, clipped."""
     clipped = text if len(text) <= limit else text[: limit - 1] + "…"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.charts import CHARTS
-from analysis.charts.chart import Chart, Texts
+from analysis.charts.chart import Texts
 from analysis.charts.openings import part_name
 from analysis.observations import challenges, observations
 from analysis.openings import Kind, openings
@@ -76,12 +76,6 @@ def _path(name: str) -> str:
 
 def _has_survey(atlas: Atlas) -> bool:
     return any(paper.survey and paper.id in (figure_papers().ids or ()) for paper in atlas.papers)
-
-
-def all_charts(atlas: Atlas, language: str) -> list[Chart]:
-    """Draw every chart that a page shows; none where the atlas is empty."""
-    names = [name for _, _, names in TOPICS.values() for name in names] if atlas.papers else []
-    return [CHARTS[name](atlas, EVERYTHING, language) for name in names]
 
 
 def _topic(name: str, atlas: Atlas, w: Wording) -> Page:

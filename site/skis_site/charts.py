@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from analysis.charts.chart import Chart
+from analysis.charts.chart import Chart, Row
 from analysis.charts.files import plain
 from skis_site.addresses import Target
 from taxonomy.atlas import Atlas, Paper
@@ -28,6 +28,11 @@ class Shown:
     def columns(self) -> list[str]:
         """The columns of its table."""
         return [*self.chart.rows[0]] if self.chart.rows else []
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows that the page shows."""
+        return self.chart.rows[:ROWS]
 
     def key(self, row: dict[str, Any]) -> str:
         """Return the list that a row of the table leads to, or ""."""

@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from analysis.charts.files import SCRIPT, csv_text
 from skis_site.addresses import Target, page_of, relative
-from skis_site.analysis_pages import all_charts, analysis_pages
+from skis_site.analysis_pages import analysis_pages
 from skis_site.escaping import entities
 from skis_site.figures import duration, percent
 from skis_site.navigation import navigation
@@ -56,19 +56,21 @@ def render_pages(atlas: Atlas, root: Path, data: Path, out: Path, repository: st
     for language in LANGUAGES:
         wording = read_wording(root / SITE / "translations.yaml", language)
         draw = _Drawing(environment, wording, shared)
-        for page in (*all_pages(atlas, wording), *analysis_pages(atlas, wording)):
+        analyses = [*analysis_pages(atlas, wording)]
+        for page in (*all_pages(atlas, wording), *analyses):
             _write(out / language / page.path.replace(".html", ".md"), draw(page))
             written += 1
         _write(out / language / ".nav.yml", navigation(atlas, wording))
+        if language == LANGUAGES[0]:  # once for all: tables are the same in each
+            _write_charts(analyses, root / SITE, out / language / "assets")
         _write(out / language / "assets" / "dimensions.css", _dimension_colors(atlas))
     shutil.copytree(data, out / LANGUAGES[0] / "data")
-    _write_charts(atlas, root / SITE, out / LANGUAGES[0] / "assets")
     return written
 
 
-def _write_charts(atlas: Atlas, site: Path, assets: Path) -> None:
-    """Write the script that draws charts, and their tables, once for all languages."""
-    charts = all_charts(atlas, LANGUAGES[0])
+def _write_charts(pages: list[Page], site: Path, assets: Path) -> None:
+    """Write the tables of the pages' charts, and the script that draws them."""
+    charts = [item.chart for page in pages for item in page.context.get("charts", [])]
     for chart in charts:
         _write(assets / "charts" / f"{chart.name}.csv", csv_text(chart))
     if charts:

@@ -12,7 +12,7 @@ from rich.table import Table
 from skis.commands.shared import HERE, Root, atlas_at, err, out, stop_call
 from taxonomy.atlas import LANGUAGES
 from taxonomy.loading import StoreError, read_atlas
-from taxonomy.problem import nearest
+from taxonomy.problem import hint
 
 if TYPE_CHECKING:
     from analysis.charts.files import Format
@@ -68,8 +68,7 @@ def charts(
 def _known(words: list[str], known: list[str], what: str) -> list[str]:
     for word in words:
         if word not in known:
-            near = nearest(word, known)
-            stop_call(f"{word} is not a {what}" + (f" (did you mean {near}?)" if near else f": {', '.join(known)}"))
+            stop_call(f"{word} is not a {what}" + (hint(word, known) or f": {', '.join(known)}"))
     return words
 
 

@@ -13,7 +13,7 @@ from taxonomy.atlas import Atlas, Paper
 from taxonomy.exports.bibtex import bibtex_entry
 from taxonomy.exports.records import paper_record
 from taxonomy.loading import StoreError, read_atlas, search
-from taxonomy.problem import nearest
+from taxonomy.problem import hint
 from taxonomy.statistics import coverage, leaf_counts
 
 
@@ -33,7 +33,7 @@ def find(
     if leaf is not None:
         known = [*atlas.leaves, *atlas.behaviors]
         if leaf not in known:
-            stop_call(f"{leaf} is not a leaf or behavior{_hint(leaf, known)}")
+            stop_call(f"{leaf} is not a leaf or behavior{hint(leaf, known)}")
         papers = [p for p in papers if any(leaf in (m.leaf.code, m.leaf.behavior.code) for m in p.placements)]
     if venue is not None:
         papers = [
@@ -63,7 +63,7 @@ def show(
     """Show all that is known of one paper."""
     _, atlas = _read(root)
     if paper_id not in atlas.by_id:
-        stop_call(f"there is no paper {paper_id}{_hint(paper_id, list(atlas.by_id))}")
+        stop_call(f"there is no paper {paper_id}{hint(paper_id, list(atlas.by_id))}")
     paper = atlas.by_id[paper_id]
     if bibtex:
         typer.echo(bibtex_entry(paper), nl=False)
@@ -97,11 +97,6 @@ def _read(root: Path) -> tuple[Path, Atlas]:
         return store, read_atlas(store)
     except StoreError as error:
         stop_call(str(error))
-
-
-def _hint(word: str, known: list[str]) -> str:
-    near = nearest(word, known)
-    return f" (did you mean {near}?)" if near else ""
 
 
 def _print_paper(paper: Paper) -> None:

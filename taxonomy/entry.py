@@ -25,8 +25,11 @@ from taxonomy.values import (
 
 Role = Literal["primary", "secondary"]
 Source = Annotated[
-    Literal["survey", "abstract", "full-text"],
-    Field(description="Where the judgement was read: the survey's own list, the paper's abstract, or its full text."),
+    Literal["survey", "abstract", "full-text", "code"],
+    Field(
+        description="Where the judgement was read: the survey's own list, the paper's abstract or full text, or the "
+        "authors' published code with what it says of itself."
+    ),
 ]
 
 

@@ -149,7 +149,7 @@ class Placement(SQLModel, table=True):
 
     __table_args__ = (
         _one_of("role", "primary", "secondary"),
-        _one_of("source", "survey", "abstract", "full-text"),
+        _one_of("source", "survey", "abstract", "full-text", "code"),
     )
 
     paper_id: str = Field(primary_key=True, foreign_key="paper.id")
@@ -168,7 +168,7 @@ class Effect(SQLModel, table=True):
 
     __table_args__ = (
         _one_of("effect", "direct", "indirect"),
-        _one_of("source", "survey", "abstract", "full-text"),
+        _one_of("source", "survey", "abstract", "full-text", "code"),
     )
 
     paper_id: str = Field(primary_key=True, foreign_key="paper.id")

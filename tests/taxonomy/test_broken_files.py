@@ -117,7 +117,7 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
     "no behaviors": (with_("[{leaf: kvs, role: primary, source: abstract}]", "[]"), "needs at least 1"),
     "behavior without source": (with_(", source: abstract", ""), "source: is missing"),
     "bad role": (with_("role: primary", "role: primry"), "did you mean primary?"),
-    "bad source": (with_("source: abstract", "source: hearsay"), "must be survey, abstract or full-text"),
+    "bad source": (with_("source: abstract", "source: hearsay"), "must be survey, abstract, full-text or code"),
     "gain is text": (
         GOOD + "objectives: {energy: {effect: direct, source: abstract, gains: [{factor: big, kind: x}]}}\n",
         "must be a number",

@@ -39,6 +39,7 @@ def _contents(atlas: Atlas) -> Iterator[str]:
 
 def _body(atlas: Atlas, site_url: str) -> Iterator[str]:
     listed: set[str] = set()
+    repositories: dict[str, Paper] = {}
     for dimension in atlas.dimensions:
         yield f"## {dimension.label.en}: {dimension.title.en}\n"
         yield f"{github_markdown(dimension.definition.get('en'))}\n"
@@ -48,12 +49,17 @@ def _body(atlas: Atlas, site_url: str) -> Iterator[str]:
             for leaf in behavior.leaves:
                 if not behavior.is_leaf:
                     yield f"#### {leaf.label.en}\n"
-                yield from _items(atlas, leaf, listed, site_url)
+                yield from _items(atlas, leaf, listed, repositories, site_url)
                 yield ""
 
 
-def _items(atlas: Atlas, leaf: Leaf, listed: set[str], site_url: str) -> Iterator[str]:
-    """Write the papers of a leaf, newest first; `listed` remembers which stand in full already."""
+def _items(
+    atlas: Atlas, leaf: Leaf, listed: set[str], repositories: dict[str, Paper], site_url: str
+) -> Iterator[str]:
+    """Write the papers of a leaf, newest first.
+
+    `listed` remembers which stand in full already, `repositories` the first paper of each address of code.
+    """
     for paper in atlas.in_leaf(leaf.code, "primary"):
         title = github_markdown(paper.title)
         technique = _technique(paper, leaf)
@@ -62,7 +68,7 @@ def _items(atlas: Atlas, leaf: Leaf, listed: set[str], site_url: str) -> Iterato
             yield f"- [{title}]({page_url(site_url, paper)}#{leaf.slug}) - {technique}Listed under {first}."
             continue
         listed.add(paper.id)
-        yield f"- [{title}]({markdown_address(paper.url)}) - {technique}{_facts(paper, leaf, site_url)}"
+        yield f"- [{title}]({markdown_address(paper.url)}) - {technique}{_facts(paper, leaf, repositories, site_url)}"
 
 
 def _technique(paper: Paper, leaf: Leaf) -> str:
@@ -71,8 +77,11 @@ def _technique(paper: Paper, leaf: Leaf) -> str:
     return f"{github_markdown(text)}. " if text else ""
 
 
-def _facts(paper: Paper, leaf: Leaf, site_url: str) -> str:
-    """Write who, where and when, what else the paper is about, and where its code and page are."""
+def _facts(paper: Paper, leaf: Leaf, repositories: dict[str, Paper], site_url: str) -> str:
+    """Write who, where and when, what else the paper is about, and where its code and page are.
+
+    No address stands twice: code that several papers share is linked where the first of them is.
+    """
     shown = ", ".join(paper.authors[:MAX_AUTHORS])
     others = len(paper.authors) - MAX_AUTHORS
     sentences = [github_markdown(shown if others <= 0 else f"{shown} and {others} more")]
@@ -83,7 +92,10 @@ def _facts(paper: Paper, leaf: Leaf, site_url: str) -> str:
         sentences.append(f"Also in {' and '.join(elsewhere)}")
     links = [f"[Page]({page_url(site_url, paper)})"]
     if "code" in paper.links:
-        links.insert(0, f"[Code]({markdown_address(paper.links['code'].url)})")
+        address = markdown_address(paper.links["code"].url)
+        first = repositories.setdefault(address, paper)
+        shared = f"Code with {github_markdown(first.name or first.title)}"
+        links.insert(0, f"[Code]({address})" if first is paper else shared)
     return ". ".join(sentences) + ". " + ", ".join(links) + "."
 
 

@@ -62,6 +62,14 @@ def test_no_picture_and_no_address_twice(text):
     assert [href for href, n in Counter(links).items() if n > 1] == []
 
 
+def test_code_that_papers_share_is_linked_once_and_named_by_the_others(text, content):
+    papers = [paper for paper in content.papers if "code" in paper.links]
+    addresses = {paper.links["code"].url for paper in papers}
+    assert len(addresses) < len(papers)
+    assert text.count("[Code](") == len(addresses)
+    assert text.count("Code with ") == len(papers) - len(addresses)
+
+
 def test_awesome_lint_finds_nothing(root: Path, tmp_path: Path):
     """In a repository with a remote, as on GitHub.
 

@@ -26,7 +26,7 @@ from taxonomy.kernels import KernelRow, check_kernels
 from taxonomy.loading import read_atlas
 from taxonomy.problem import Problem
 from taxonomy.schema import schema_text
-from taxonomy.scope import check_out_of_scope
+from taxonomy.scope import OutOfScope, check_out_of_scope
 from taxonomy.store import build_store
 from taxonomy.terms import Vocabulary, load_vocabulary
 
@@ -45,12 +45,12 @@ class WebsiteError(Exception):
     """Mkdocs refused; the message is what it said. Nothing was published."""
 
 
-def check(atlas: Atlas) -> tuple[Vocabulary, Checked]:
+def check(atlas: Atlas) -> tuple[Vocabulary, Checked, Sequence[OutOfScope]]:
     """Read vocabulary, entries and what was left out. Raises VocabularyError; other problems are in the result."""
     vocabulary = load_vocabulary(atlas.vocabulary)
     checked = check_papers(atlas.root, vocabulary)
-    _, problems = check_out_of_scope(atlas.root, checked.papers)
-    return vocabulary, Checked(checked.papers, sorted({*checked.problems, *problems}))
+    left_out, problems = check_out_of_scope(atlas.root, checked.papers)
+    return vocabulary, Checked(checked.papers, sorted({*checked.problems, *problems})), left_out
 
 
 def build(atlas: Atlas, *, website: bool = False) -> int:
@@ -65,7 +65,7 @@ def build(atlas: Atlas, *, website: bool = False) -> int:
     """
     from skis_site.render import render_pages  # here: charts need SciPy and plotly, which no other verb waits for
 
-    vocabulary, checked = check(atlas)
+    vocabulary, checked, left_out = check(atlas)
     if checked.problems:
         raise BadEntriesError(checked.problems)
     kernels = known_kernels(atlas, vocabulary, checked)
@@ -73,7 +73,7 @@ def build(atlas: Atlas, *, website: bool = False) -> int:
         data, pages = generation / "data", generation / "pages"
         data.mkdir()
         store = data / "skis.db"
-        build_store(store, vocabulary, checked.papers, kernels)
+        build_store(store, vocabulary, checked.papers, kernels, left_out)
         content = read_atlas(store)
         export(content, data, atlas.site_url)
         render_pages(content, atlas.root, data, pages, atlas.repository)

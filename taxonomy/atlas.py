@@ -277,6 +277,18 @@ class Kernel:
         return _grouped(self.results, lambda result: [result.gpu])
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """A paper that was looked at and is not in the atlas; see `taxonomy.tables.LeftOut`."""
+
+    former_id: str | None
+    title: str
+    url: str | None
+    fails: str
+    why: str
+    decided: str
+
+
 @dataclass
 class Atlas:
     """Everything in the store. Papers are newest first, words in the order of the vocabulary."""
@@ -289,6 +301,13 @@ class Atlas:
     venues: dict[str, Venue]
     papers: list[Paper]
     kernels: list[Kernel]
+    left_out: list[LeftOut]
+
+    @cached_property
+    def left_out_by_criterion(self) -> dict[str, list[LeftOut]]:
+        """What was left out, by the criterion that fails; the criterion that most fail first."""
+        groups = _grouped(self.left_out, lambda item: [item.fails])
+        return dict(sorted(groups.items(), key=lambda group: -len(group[1])))
 
     @cached_property
     def by_id(self) -> dict[str, Paper]:

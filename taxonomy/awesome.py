@@ -53,9 +53,7 @@ def _body(atlas: Atlas, site_url: str) -> Iterator[str]:
                 yield ""
 
 
-def _items(
-    atlas: Atlas, leaf: Leaf, listed: set[str], repositories: dict[str, Paper], site_url: str
-) -> Iterator[str]:
+def _items(atlas: Atlas, leaf: Leaf, listed: set[str], repositories: dict[str, Paper], site_url: str) -> Iterator[str]:
     """Write the papers of a leaf, newest first.
 
     `listed` remembers which stand in full already, `repositories` the first paper of each address of code.

@@ -61,8 +61,20 @@ def read_atlas(path: Path) -> a.Atlas:
         _attach_names(session, papers)
         _attach_judgements(session, papers, leaves, objectives)
         kernels = _kernels(session, leaves, papers)
+        left_out = [
+            a.LeftOut(item.former_id, item.title, item.url, item.fails, item.why, item.decided)
+            for item in session.exec(select(t.LeftOut).order_by(col(t.LeftOut.position)))
+        ]
         return a.Atlas(
-            [*dimensions.values()], behaviors, leaves, objectives, communities, venues, [*papers.values()], kernels
+            [*dimensions.values()],
+            behaviors,
+            leaves,
+            objectives,
+            communities,
+            venues,
+            [*papers.values()],
+            kernels,
+            left_out,
         )
 
 

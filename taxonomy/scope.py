@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from taxonomy.checking import OUT_OF_SCOPE_NAME, EntryFile, normalized_title
+from taxonomy.checking import ID, MAX_ID, OUT_OF_SCOPE_NAME, EntryFile, normalized_title
 from taxonomy.entry import Part
-from taxonomy.problem import Problem
+from taxonomy.problem import Problem, shown
 from taxonomy.reading import read_document
 from taxonomy.validation import report
 from taxonomy.values import ArxivId, FullDate, Line, Url
@@ -26,6 +26,9 @@ class OutOfScope(Part):
     title: Annotated[Line, Field(description="As published.")]
     arxiv: Annotated[ArxivId | None, Field(description="arXiv number without version, in quotes.")] = None
     paper: Annotated[Url | None, Field(description="Address of the paper, where there is no arXiv number.")] = None
+    id: Annotated[
+        Line | None, Field(description="The id it had, if it was in the atlas: that page then says why it left.")
+    ] = None
     fails: Annotated[
         Literal["serving-time", "kv-cache", "system-metric", "retraining", "no-method", "withdrawn"],
         Field(description="Which criterion fails: CONTRIBUTING.md says what they mean."),
@@ -50,12 +53,19 @@ def check_out_of_scope(root: Path, papers: list[EntryFile]) -> tuple[tuple[OutOf
     except ValidationError as error:
         report(document, error, sorted(OutOfScope.model_fields))
         return (), document.problems
+    taken = {paper.id: paper.file for paper in papers}
     known = {key: paper.file for paper in papers for key in _keys(paper.entry.title, paper.entry.links.arxiv)}
     for index, item in enumerate(left_out):
         for key in _keys(item.title, item.arxiv):
             if key in known:
                 document.problem((index, "title"), f"is in {known[key]} already")
         known |= dict.fromkeys(_keys(item.title, item.arxiv), "this list")
+        if item.id is not None:
+            if not ID.fullmatch(item.id) or len(item.id) > MAX_ID:
+                document.problem((index, "id"), f"{shown(item.id)} is not an id: small letters, digits, single hyphens")
+            elif item.id in taken:
+                document.problem((index, "id"), f"{item.id} is the id of {taken[item.id]}")
+            taken[item.id] = "another item of this list"
     return left_out, document.problems
 
 

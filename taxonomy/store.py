@@ -18,6 +18,7 @@ from taxonomy import tables as t
 from taxonomy.checking import EntryFile, split_venue
 from taxonomy.entry import Entry, Links
 from taxonomy.kernels import KernelRow, kernel_rows
+from taxonomy.scope import OutOfScope
 from taxonomy.search import spaced
 from taxonomy.terms import Bilingual, Term, Vocabulary
 
@@ -31,11 +32,16 @@ Row = dict[str, Any]
 
 
 def build_store(
-    path: Path, vocabulary: Vocabulary, papers: Sequence[EntryFile], kernels: Sequence[KernelRow] = ()
+    path: Path,
+    vocabulary: Vocabulary,
+    papers: Sequence[EntryFile],
+    kernels: Sequence[KernelRow] = (),
+    left_out: Sequence[OutOfScope] = (),
 ) -> None:
     """Write the store to `path`, which must not exist.
 
-    The entries must have passed `check_papers`, the kernels `check_kernels`. Raises sqlalchemy.exc.SQLAlchemyError or
+    The entries must have passed `check_papers`, the kernels `check_kernels`, what was left out `check_out_of_scope`.
+    Raises sqlalchemy.exc.SQLAlchemyError or
     OSError when the file cannot be written or a constraint is broken; it is then incomplete and must not be used.
     """
     engine = create_engine(f"sqlite:///{path}")
@@ -43,7 +49,12 @@ def build_store(
     with engine.connect() as connection:
         _create(connection)
         with connection.begin():
-            filled = (*_vocabulary_rows(vocabulary), *_paper_rows(vocabulary, papers), *kernel_rows(kernels))
+            filled: tuple[tuple[type[SQLModel], list[Row]], ...] = (
+                *_vocabulary_rows(vocabulary),
+                *_paper_rows(vocabulary, papers),
+                *kernel_rows(kernels),
+                (t.LeftOut, [_left_out_row(i, item) for i, item in enumerate(left_out)]),
+            )
             for table, rows in filled:
                 if rows:
                     connection.execute(insert(table), rows)
@@ -73,6 +84,15 @@ def _term(position: int, term: Term) -> Row:
         "code": term.code,
         **_both("label", term.label),
         **_both("definition", term.definition),
+    }
+
+
+def _left_out_row(position: int, item: OutOfScope) -> Row:
+    return {
+        "position": position,
+        "former_id": item.id,
+        "url": ADDRESSES["arxiv"].format(item.arxiv) if item.arxiv else item.paper,
+        **item.model_dump(include={"title", "fails", "why", "decided"}),
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from sqlalchemy import CheckConstraint
 from sqlmodel import Field, SQLModel
 
-VERSION = 3  # 1: the papers; 2: also the reference kernels; 3: gains in percent
+VERSION = 4  # 1: the papers; 2: also the reference kernels; 3: gains in percent; 4: what was left out
 
 
 def _one_of(column: str, *values: str) -> CheckConstraint:
@@ -108,6 +108,23 @@ class Paper(SQLModel, table=True):
     survey: bool
     added: str
     file: str
+
+
+class LeftOut(SQLModel, table=True):
+    """A paper that was looked at and is not in the atlas. `former_id` is the id it had, if it was in it once."""
+
+    __tablename__ = "left_out"
+    __table_args__ = (
+        _one_of("fails", "serving-time", "kv-cache", "system-metric", "retraining", "no-method", "withdrawn"),
+    )
+
+    position: int = Field(primary_key=True)
+    former_id: str | None = Field(unique=True)
+    title: str
+    url: str | None
+    fails: str
+    why: str
+    decided: str
 
 
 class Author(SQLModel, table=True):

@@ -19,6 +19,7 @@ from taxonomy.checking import FIRST_LINE, Checked, EntryFile, check_papers
 from taxonomy.entry import Entry
 from taxonomy.loading import read_atlas
 from taxonomy.reading import Document
+from taxonomy.scope import check_out_of_scope
 from taxonomy.store import build_store
 from taxonomy.terms import Vocabulary, load_vocabulary
 from taxonomy.writing import entry_text
@@ -147,7 +148,8 @@ def checked(vocabulary: Vocabulary) -> Checked:
 def store(vocabulary: Vocabulary, checked: Checked, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of the repository's own entries and kernels."""
     path = tmp_path_factory.mktemp("store") / "skis.db"
-    build_store(path, vocabulary, checked.papers, table())
+    left_out, _ = check_out_of_scope(ROOT, checked.papers)
+    build_store(path, vocabulary, checked.papers, table(), left_out)
     return path
 
 

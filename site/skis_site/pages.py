@@ -44,6 +44,7 @@ def all_pages(atlas: Atlas, wording: Wording) -> Iterator[Page]:
     related = RelatedPapers(atlas)
     for paper in atlas.papers:
         yield _paper_page(paper, related, wording)
+    yield from _left_out_pages(atlas, wording)
 
 
 def _front_pages(atlas: Atlas, w: Wording) -> Iterator[Page]:
@@ -103,6 +104,16 @@ def _kernels_page(atlas: Atlas, w: Wording) -> Page:
     groups = [(b, [k for k in atlas.kernels if k.leaf.behavior is b]) for b in atlas.behaviors.values()]
     context = {"text": lede, "groups": [(behavior, kernels) for behavior, kernels in groups if kernels]}
     return Page("kernels/index.html", "kernels.md.j2", w("reference_kernels"), lede, context, ALONE)
+
+
+def _left_out_pages(atlas: Atlas, w: Wording) -> Iterator[Page]:
+    """Yield the list of what was left out, and for each paper that was here once a page at its old address."""
+    lede = w("left_out_lede", count=len(atlas.left_out))
+    yield Page("left-out.html", "left_out.md.j2", w("left_out"), lede, {"text": lede}, {"hide": ["navigation"]})
+    for item in atlas.left_out:
+        if item.former_id:
+            meta = {**ALONE, "search": {"exclude": True}}
+            yield Page(f"papers/{item.former_id}.html", "former.md.j2", item.title, w("was_here"), {"item": item}, meta)
 
 
 def _paper_page(paper: Paper, related: RelatedPapers, w: Wording) -> Page:

@@ -30,7 +30,7 @@ def check(
         if not path.exists():
             stop_call(f"{path} does not exist")
     try:
-        _, checked = check_atlas(atlas)
+        _, checked, _ = check_atlas(atlas)
     except VocabularyError as error:
         stop_input(error.problems, as_json=as_json, annotate=github)
     found = checked.problems + (missing(checked.papers) if complete else [])

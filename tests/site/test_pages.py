@@ -104,6 +104,7 @@ def test_every_thing_has_its_page_in_both_languages(content, wordings):
             "data.html",
             "about.html",
             "kernels/index.html",
+            "left-out.html",
         }
         expected |= {f"papers/{paper.id}.html" for paper in content.papers}
         expected |= {f"taxonomy/{d.code}/index.html" for d in content.dimensions}
@@ -112,6 +113,7 @@ def test_every_thing_has_its_page_in_both_languages(content, wordings):
         expected |= {f"objectives/{code}.html" for code in content.objectives}
         expected |= {f"venues/{paper.venue.code}.html" for paper in content.papers if paper.venue}
         expected |= {f"years/{paper.year}.html" for paper in content.papers}
+        expected |= {f"papers/{item.former_id}.html" for item in content.left_out if item.former_id}
         assert expected <= set(paths)
 
 
@@ -119,7 +121,7 @@ def test_every_word_of_the_pages_is_translated_and_used(root: Path):
     table = yaml.safe_load((root / "site" / "translations.yaml").read_text(encoding="utf-8"))
     sources = [*(root / "site" / "templates").glob("*.j2"), *(root / "site" / "skis_site").glob("*.py")]
     code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
-    computed = ("kind_", "source_", "read_", "export_", "openings_", "differ_")
+    computed = ("kind_", "source_", "read_", "export_", "openings_", "differ_", "fails_")
     others = {"primary", "secondary", "direct", "indirect", "lower", "higher", "models", "hardware", "baselines"}
     others |= {"holds", "no_longer_holds", "cannot_be_told"}
     for key, texts in table.items():
@@ -150,6 +152,22 @@ def test_a_paper_page_has_all_facts(website: Atlas, content):
             assert f'id="{placement.leaf.slug}"' in page
         assert f"{{{paper.id}," in plain  # BibTeX
         assert page.count('<meta name="citation_author"') == len(paper.authors)
+
+
+def test_what_was_left_out_is_listed_and_an_old_address_says_why(website: Atlas, content):
+    def plain(path: str) -> str:
+        page = (website.build / "site" / path).read_text(encoding="utf-8")
+        return " ".join(html.unescape(re.sub(r"<[^>]+>", "", page)).split())
+
+    listed = plain("left-out.html")
+    assert all(item.title in listed and item.why in listed for item in content.left_out)
+    gone = [item for item in content.left_out if item.former_id]
+    assert gone
+    for item in gone:
+        old = plain(f"papers/{item.former_id}.html")
+        assert item.title in old
+        assert item.why in old
+        assert item.decided in old
 
 
 def test_counts_on_the_home_page_are_those_of_the_store(website: Atlas, content):

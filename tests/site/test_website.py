@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import json
 import posixpath
 import re
 import shutil
@@ -20,6 +21,7 @@ from playwright.sync_api import Browser, Locator, Page, sync_playwright
 from analysis.affinity import affinity
 from skis.build import build
 from skis.settings import Atlas
+from taxonomy.checking import OUT_OF_SCOPE_NAME
 from tests.conftest import new_atlas, write_entry
 from tests.hostile import ENTRIES, PAYLOADS, hostile_kernels
 
@@ -29,7 +31,7 @@ PAGES = [
     *("taxonomy/kvcc/quantization.html", "taxonomy/kvs/index.html", "objectives/index.html", "objectives/energy.html"),
     *("venues/index.html", "venues/icml.html", "papers/index.html", "years/2024.html", "papers/kivi.html"),
     *("papers/hotprefix.html", "data.html", "about.html", "zh/index.html", "zh/papers/kivi.html", "zh/data.html"),
-    *("kernels/index.html", "zh/kernels/index.html"),
+    *("kernels/index.html", "zh/kernels/index.html", "left-out.html", "zh/left-out.html", "papers/dopd.html"),
     *("analysis/index.html", "analysis/affinity.html", "analysis/effects.html", "analysis/timeline.html"),
     *("analysis/openings.html", "analysis/gains.html", "analysis/survey.html", "zh/analysis/openings.html"),
 ]
@@ -114,8 +116,8 @@ def test_no_link_within_the_site_is_broken(website: Atlas):
     assert " 0 Errors" in run.stdout
 
 
-def test_every_page_is_reached_from_the_home_page(website: Atlas):
-    """Following links in the content and the navigation, from index.html."""
+def test_every_page_is_reached_from_the_home_page(website: Atlas, content):
+    """Following links in the content and the navigation, from index.html; old addresses are only for old links."""
     site = (website.build / "site").resolve()
     pages = {path.relative_to(site).as_posix() for path in site.rglob("*.html")} - {"404.html", "zh/404.html"}
     found, todo = {"index.html"}, ["index.html"]
@@ -126,7 +128,8 @@ def test_every_page_is_reached_from_the_home_page(website: Atlas):
             if target in pages and target not in found:
                 found.add(target)
                 todo.append(target)
-    assert pages - found == set()
+    old = {f"{up}papers/{item.former_id}.html" for item in content.left_out if item.former_id for up in ("", "zh/")}
+    assert pages - found == old
 
 
 def test_nothing_is_loaded_from_another_host(website: Atlas):
@@ -351,6 +354,12 @@ def hostile_website(tmp_path_factory) -> Atlas:
     for paper_id, facts in ENTRIES.items():
         write_entry(atlas, paper_id, facts)
     hostile_kernels(atlas.root)
+    left_out = [
+        {"title": f"Left {facts['title']}", "id": f"left-{i}", "fails": "kv-cache", "why": facts["title"]}
+        | {"decided": "2026-11-24", "arxiv": f"2401.{i:05}"}
+        for i, facts in enumerate(ENTRIES.values())
+    ]
+    (atlas.root / "papers" / OUT_OF_SCOPE_NAME).write_text(json.dumps(left_out, ensure_ascii=False), encoding="utf-8")
     build(atlas, website=True)
     return atlas
 
@@ -388,6 +397,9 @@ def test_hostile_text_is_only_text_on_every_page(hostile_website, browser, serve
         "kernels/index.html",
         "taxonomy/kvs/index.html",
         "zh/kernels/index.html",
+        "left-out.html",
+        "zh/left-out.html",
+        *(f"papers/left-{i}.html" for i in range(len(ENTRIES))),
     ]
     for path in [*papers, *lists, "objectives/energy.html", "zh/index.html", "zh/papers/hostile-1.html"]:
         page.goto(base + path, wait_until="load")

@@ -18,6 +18,7 @@ ONE = """- title: "An Architecture"
   why: "Trains the model anew"
   decided: 2026-11-24
 """
+OTHER = ONE.replace("An Architecture", "Another").replace("2401.00001", "2401.00002")
 
 
 def found(atlas: Atlas, text: str) -> list[str]:
@@ -52,6 +53,8 @@ def test_without_a_list_nothing_is_left_out(tmp_path: Path):
         (ONE.replace("retraining", "retrainning"), "did you mean retraining?"),
         (ONE.replace("  why:", "  wy:"), "wy"),
         (ONE.replace("2026-11-24", "2026-11"), "decided"),
+        (ONE + "  id: Old Name\n", "is not an id"),
+        (ONE + "  id: old\n" + OTHER + "  id: old\n", "old is the id of another item of this list"),
         ("title: x\n", "must be a list"),
         ("- [\n", "is not valid YAML"),
     ],
@@ -67,3 +70,9 @@ def test_a_paper_is_not_both_in_and_out(empty_atlas: Atlas, add, sample):
     add(empty_atlas, "sample", sample)
     (problem,) = found(empty_atlas, ONE.replace("2401.00001", "2405.12345"))
     assert "is in papers/2024/sample.yaml already" in problem
+
+
+def test_the_id_of_a_paper_is_not_that_of_one_that_left(empty_atlas: Atlas, add, sample):
+    add(empty_atlas, "sample", sample)
+    (problem,) = found(empty_atlas, ONE + "  id: sample\n")
+    assert "sample is the id of papers/2024/sample.yaml" in problem

@@ -2,6 +2,10 @@
 
 The truth is the reference in fp64. The reference in the kernel's own precision makes an error of its own; a kernel in
 that precision may make at most twice that error, plus one rounding of the largest value. The rule is attention-gym's.
+
+Serving uses 16 bits, and there every case holds. In fp32 on an H100, 11 of 116 cases do not, by a factor of up to 2.3
+(Quest's bounds of pages most): `tl.dot` adds its terms as one chain, PyTorch in blocks. Products in fp64 would mend it,
+but Triton 3.6 fails to compile some of them; TF32 in three parts does worse.
 """
 
 from __future__ import annotations

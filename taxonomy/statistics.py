@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypedDict
 
-from taxonomy.atlas import Atlas
+from taxonomy.atlas import Atlas, Paper
 
 
 class LeafCount(TypedDict):
@@ -27,9 +28,8 @@ def leaf_counts(atlas: Atlas) -> list[LeafCount]:
     ]
 
 
-def coverage(atlas: Atlas) -> dict[str, int]:
-    """Return how many papers have each kind of fact."""
-    papers = atlas.papers
+def coverage(papers: Sequence[Paper]) -> dict[str, int]:
+    """Return how many of `papers` have each kind of fact."""
     return {
         "summary in English": sum(bool(p.summary.en) for p in papers),
         "summary in Chinese": sum(bool(p.summary.zh) for p in papers),
@@ -39,6 +39,7 @@ def coverage(atlas: Atlas) -> dict[str, int]:
         "venue": sum(p.venue is not None for p in papers),
         "a reason for every placement": sum(all(m.why for m in p.placements) for p in papers),
         "a secondary placement": sum(bool(p.secondary) for p in papers),
+        "more than one placement": sum(len(p.placements) > 1 for p in papers),
         "an effect on an objective": sum(bool(p.effects) for p in papers),
         "a reported gain": sum(any(e.gains for e in p.effects) for p in papers),
         "traits": sum(bool(p.traits) for p in papers),

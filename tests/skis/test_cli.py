@@ -151,6 +151,7 @@ def test_stats(atlas: Atlas):
     assert answer["papers"] == 1
     assert {"leaf": "kvs", "primary": 0, "secondary": 1} in answer["leaves"]
     assert answer["coverage"]["a reported gain"] == 1
+    assert (answer["survey"]["papers"], answer["survey"]["coverage"]["a reported gain"]) == (0, 0)
     assert "100 %" in skis("stats", where=atlas.root).stdout
 
 

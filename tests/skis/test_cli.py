@@ -152,7 +152,7 @@ def test_stats(atlas: Atlas):
     assert {"leaf": "kvs", "primary": 0, "secondary": 1} in answer["leaves"]
     assert answer["coverage"]["a reported gain"] == 1
     assert (answer["survey"]["papers"], answer["survey"]["coverage"]["a reported gain"]) == (0, 0)
-    assert "100 %" in skis("stats", where=atlas.root).stdout
+    assert "100.0 %" in skis("stats", where=atlas.root).stdout
 
 
 def test_export(atlas: Atlas, tmp_path: Path):

@@ -30,7 +30,7 @@ class OutOfScope(Part):
         Line | None, Field(description="The id it had, if it was in the atlas: that page then says why it left.")
     ] = None
     fails: Annotated[
-        Literal["serving-time", "kv-cache", "system-metric", "retraining", "no-method", "withdrawn"],
+        Literal["serving-time", "kv-cache", "system-metric", "retraining", "no-method", "duplicate", "withdrawn"],
         Field(description="Which criterion fails: CONTRIBUTING.md says what they mean."),
     ]
     why: Annotated[Line, Field(description="The reason, in one line.")]

@@ -115,7 +115,16 @@ class LeftOut(SQLModel, table=True):
 
     __tablename__ = "left_out"
     __table_args__ = (
-        _one_of("fails", "serving-time", "kv-cache", "system-metric", "retraining", "no-method", "withdrawn"),
+        _one_of(
+            "fails",
+            "serving-time",
+            "kv-cache",
+            "system-metric",
+            "retraining",
+            "no-method",
+            "duplicate",
+            "withdrawn",
+        ),
     )
 
     position: int = Field(primary_key=True)

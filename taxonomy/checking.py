@@ -101,9 +101,14 @@ def _misplaced(path: Path, root: Path) -> str:
         return "is a link or a special file; entries are plain files"
     if len(parts) != 2 or not re.fullmatch(r"\d{4}", parts[0]) or path.suffix != ".yaml":
         return "is not in its place: an entry is papers/<year>/<id>.yaml"
-    if not ID.fullmatch(path.stem) or len(path.stem) > MAX_ID or path.stem in RESERVED_IDS:
-        return f"has a bad id {shown(path.stem)}: small letters, digits and single hyphens, at most {MAX_ID}"
-    return ""
+    return bad_id(path.stem)
+
+
+def bad_id(text: str) -> str:
+    """Say what is wrong with an id, or ""."""
+    if ID.fullmatch(text) and len(text) <= MAX_ID and text not in RESERVED_IDS:
+        return ""
+    return f"has a bad id {shown(text)}: small letters, digits and single hyphens, at most {MAX_ID}"
 
 
 def _read_entry(document: Document, path: Path, vocabulary: Vocabulary) -> Entry | None:

@@ -24,8 +24,9 @@ from taxonomy.values import (
 )
 
 Role = Literal["primary", "secondary"]
+SourceCode = Literal["survey", "abstract", "full-text", "code"]
 Source = Annotated[
-    Literal["survey", "abstract", "full-text", "code"],
+    SourceCode,
     Field(
         description="Where the judgement was read: the survey's own list, the paper's abstract or full text, or the "
         "authors' published code with what it says of itself."

@@ -10,14 +10,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from taxonomy.checking import ID, MAX_ID, OUT_OF_SCOPE_NAME, EntryFile, normalized_title
+from taxonomy.checking import OUT_OF_SCOPE_NAME, EntryFile, bad_id, normalized_title
 from taxonomy.entry import Part
-from taxonomy.problem import Problem, shown
+from taxonomy.problem import Problem
 from taxonomy.reading import read_document
 from taxonomy.validation import report
 from taxonomy.values import ArxivId, FullDate, Line, Url
 
 MAX_BYTES = 1024 * 1024
+
+
+Criterion = Literal["serving-time", "kv-cache", "system-metric", "retraining", "no-method", "duplicate", "withdrawn"]
 
 
 class OutOfScope(Part):
@@ -30,7 +33,7 @@ class OutOfScope(Part):
         Line | None, Field(description="The id it had, if it was in the atlas: that page then says why it left.")
     ] = None
     fails: Annotated[
-        Literal["serving-time", "kv-cache", "system-metric", "retraining", "no-method", "duplicate", "withdrawn"],
+        Criterion,
         Field(description="Which criterion fails: CONTRIBUTING.md says what they mean."),
     ]
     why: Annotated[Line, Field(description="The reason, in one line.")]
@@ -61,8 +64,8 @@ def check_out_of_scope(root: Path, papers: list[EntryFile]) -> tuple[tuple[OutOf
                 document.problem((index, "title"), f"is in {known[key]} already")
         known |= dict.fromkeys(_keys(item.title, item.arxiv), "this list")
         if item.id is not None:
-            if not ID.fullmatch(item.id) or len(item.id) > MAX_ID:
-                document.problem((index, "id"), f"{shown(item.id)} is not an id: small letters, digits, single hyphens")
+            if wrong := bad_id(item.id):
+                document.problem((index, "id"), wrong)
             elif item.id in taken:
                 document.problem((index, "id"), f"{item.id} is the id of {taken[item.id]}")
             taken[item.id] = "another item of this list"

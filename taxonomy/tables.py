@@ -5,8 +5,13 @@ A field of an entry in two languages is two columns, `…_en` and `…_zh`. `pos
 
 from __future__ import annotations
 
+from typing import get_args
+
 from sqlalchemy import CheckConstraint
 from sqlmodel import Field, SQLModel
+
+from taxonomy.entry import SourceCode
+from taxonomy.scope import Criterion
 
 VERSION = 4  # 1: the papers; 2: also the reference kernels; 3: gains in percent; 4: what was left out
 
@@ -114,18 +119,7 @@ class LeftOut(SQLModel, table=True):
     """A paper that was looked at and is not in the atlas. `former_id` is the id it had, if it was in it once."""
 
     __tablename__ = "left_out"
-    __table_args__ = (
-        _one_of(
-            "fails",
-            "serving-time",
-            "kv-cache",
-            "system-metric",
-            "retraining",
-            "no-method",
-            "duplicate",
-            "withdrawn",
-        ),
-    )
+    __table_args__ = (_one_of("fails", *get_args(Criterion)),)
 
     position: int = Field(primary_key=True)
     former_id: str | None = Field(unique=True)
@@ -175,7 +169,7 @@ class Placement(SQLModel, table=True):
 
     __table_args__ = (
         _one_of("role", "primary", "secondary"),
-        _one_of("source", "survey", "abstract", "full-text", "code"),
+        _one_of("source", *get_args(SourceCode)),
     )
 
     paper_id: str = Field(primary_key=True, foreign_key="paper.id")
@@ -194,7 +188,7 @@ class Effect(SQLModel, table=True):
 
     __table_args__ = (
         _one_of("effect", "direct", "indirect"),
-        _one_of("source", "survey", "abstract", "full-text", "code"),
+        _one_of("source", *get_args(SourceCode)),
     )
 
     paper_id: str = Field(primary_key=True, foreign_key="paper.id")

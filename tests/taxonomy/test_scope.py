@@ -53,7 +53,8 @@ def test_without_a_list_nothing_is_left_out(tmp_path: Path):
         (ONE.replace("retraining", "retrainning"), "did you mean retraining?"),
         (ONE.replace("  why:", "  wy:"), "wy"),
         (ONE.replace("2026-11-24", "2026-11"), "decided"),
-        (ONE + "  id: Old Name\n", "is not an id"),
+        (ONE + "  id: Old Name\n", "has a bad id"),
+        (ONE + "  id: index\n", "has a bad id"),  # the page of all papers
         (ONE + "  id: old\n" + OTHER + "  id: old\n", "old is the id of another item of this list"),
         ("title: x\n", "must be a list"),
         ("- [\n", "is not valid YAML"),

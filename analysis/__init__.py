@@ -23,8 +23,8 @@ from analysis.openings import openings
 from analysis.published import compare
 from analysis.selection import EmptySelectionError, Selection
 from analysis.timeline import affinity_trends, combinations_by_age, months, years
-from taxonomy.atlas import Atlas
-from taxonomy.loading import read_atlas
+from taxonomy.store.atlas import Atlas
+from taxonomy.store.reading import read_atlas
 
 __all__ = [
     "EmptySelectionError",

@@ -12,7 +12,7 @@ from typing import Literal
 
 from analysis.selection import EVERYTHING, Selection
 from analysis.weights import Label, Level, label_of, labels
-from taxonomy.atlas import Atlas, Effect, Objective, Paper
+from taxonomy.store.atlas import Atlas, Effect, Objective, Paper
 
 STAR = 0.7
 Kind = Literal["direct", "indirect", "none"]

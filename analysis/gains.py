@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 
 from analysis.selection import EVERYTHING, Selection
-from taxonomy.atlas import Atlas, Gain, Leaf, Objective, Paper
+from taxonomy.store.atlas import Atlas, Gain, Leaf, Objective, Paper
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from taxonomy.atlas import Atlas, Behavior, Dimension, Leaf, Paper
-from taxonomy.problem import hint
+from taxonomy.entries.problem import hint
+from taxonomy.store.atlas import Atlas, Behavior, Dimension, Leaf, Paper
 
 
 class EmptySelectionError(ValueError):

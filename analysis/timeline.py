@@ -9,7 +9,7 @@ from itertools import combinations
 from analysis.affinity import THRESHOLD, tanimoto
 from analysis.selection import EVERYTHING, Selection
 from analysis.weights import Label, Level, label_of, labels, weights
-from taxonomy.atlas import Atlas, Behavior, Community, Paper
+from taxonomy.store.atlas import Atlas, Behavior, Community, Paper
 
 
 @dataclass(frozen=True)

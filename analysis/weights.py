@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from taxonomy.atlas import Atlas, Behavior, Leaf, Paper, Placement
+from taxonomy.store.atlas import Atlas, Behavior, Leaf, Paper, Placement
 
 Level = Literal["behavior", "leaf"]
 Label: TypeAlias = Behavior | Leaf

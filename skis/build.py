@@ -13,22 +13,22 @@ from pathlib import Path
 from reference_kernels.table import BadResultError, table
 from skis.publish import new_generation, publish, write_atomically
 from skis.settings import Atlas
-from taxonomy.atlas import Atlas as Content
-from taxonomy.awesome import awesome_list
-from taxonomy.checking import SCHEMA_NAME, Checked, check_papers
+from taxonomy.entries.checks import SCHEMA_NAME, Checked, check_papers
+from taxonomy.entries.out_of_scope import OutOfScope, check_out_of_scope
+from taxonomy.entries.problem import Problem
+from taxonomy.entries.schema import schema_text
+from taxonomy.entries.vocabulary import Vocabulary, load_vocabulary
+from taxonomy.exports.awesome import awesome_list
 from taxonomy.exports.bibtex import bibtex_file
 from taxonomy.exports.csl import csl_file
 from taxonomy.exports.datapackage import data_package
 from taxonomy.exports.datasette import datasette_metadata
 from taxonomy.exports.feeds import atom_feed, json_feed
 from taxonomy.exports.records import papers_csv, papers_json, placements_csv
-from taxonomy.kernels import KernelRow, check_kernels
-from taxonomy.loading import read_atlas
-from taxonomy.problem import Problem
-from taxonomy.schema import schema_text
-from taxonomy.scope import OutOfScope, check_out_of_scope
-from taxonomy.store import build_store
-from taxonomy.terms import Vocabulary, load_vocabulary
+from taxonomy.store.atlas import Atlas as Content
+from taxonomy.store.kernels import KernelRow, check_kernels
+from taxonomy.store.reading import read_atlas
+from taxonomy.store.writing import build_store
 
 LANGUAGE_CONFIGS = {"en": "mkdocs.yml", "zh": "mkdocs.zh.yml"}
 

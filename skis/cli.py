@@ -8,7 +8,15 @@ from __future__ import annotations
 import typer
 
 from reference_kernels.cli import app as kernels
-from skis.commands import adding, building, checking, drawing, reading
+from skis.commands.build import build
+from skis.commands.charts import charts
+from skis.commands.check import check
+from skis.commands.export import export
+from skis.commands.find import find
+from skis.commands.new import new
+from skis.commands.show import show
+from skis.commands.site import site
+from skis.commands.stats import stats
 
 app = typer.Typer(
     name="skis",
@@ -18,13 +26,6 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 
-app.command("check")(checking.check)
-app.command("new")(adding.new)
-app.command("build")(building.build)
-app.command("site")(building.site)
-app.command("export")(building.export)
-app.command("find")(reading.find)
-app.command("show")(reading.show)
-app.command("stats")(reading.stats)
-app.command("charts")(drawing.charts)
+for command in (check, new, build, site, export, find, show, stats, charts):
+    app.command(command.__name__)(command)
 app.add_typer(kernels, name="kernels")

@@ -1,5 +1,5 @@
-"""The knowledge wing of the sKis Atlas: vocabulary, entries and their checks, the store, the list and the exports.
+"""The knowledge wing of the sKis Atlas, in the order in which its data flows.
 
-Data flows one way: YAML files are read and checked (`reading`, `entry`, `checking`), written to SQLite (`store`),
-and everything else (`awesome`, `exports`, the website) reads the store through `atlas`.
+`vocabulary/*.yaml` and the files below `papers/` are read and checked by `entries`, written to SQLite by `store`, and
+everything else (`exports`, the analyses, the website, the command line) reads the store.
 """

@@ -14,15 +14,15 @@ import pytest
 from reference_kernels.table import table
 from skis.build import build
 from skis.settings import Atlas, find_atlas
-from taxonomy.atlas import Atlas as Content
-from taxonomy.checking import FIRST_LINE, Checked, EntryFile, check_papers
-from taxonomy.entry import Entry
-from taxonomy.loading import read_atlas
-from taxonomy.reading import Document
-from taxonomy.scope import check_out_of_scope
-from taxonomy.store import build_store
-from taxonomy.terms import Vocabulary, load_vocabulary
-from taxonomy.writing import entry_text
+from taxonomy.entries.checks import FIRST_LINE, Checked, EntryFile, check_papers
+from taxonomy.entries.document import Document
+from taxonomy.entries.entry import Entry
+from taxonomy.entries.out_of_scope import check_out_of_scope
+from taxonomy.entries.vocabulary import Vocabulary, load_vocabulary
+from taxonomy.entries.writing import entry_text
+from taxonomy.store.atlas import Atlas as Content
+from taxonomy.store.reading import read_atlas
+from taxonomy.store.writing import build_store
 
 ROOT = Path(__file__).parent.parent
 SKIS = str(Path(sys.executable).parent / "skis")  # the command, as installed beside this Python

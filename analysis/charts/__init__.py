@@ -12,7 +12,7 @@ from analysis.charts.openings import openings_chart
 from analysis.charts.timeline import code_chart, months_chart, venues_chart
 from analysis.charts.years import years_chart
 from analysis.selection import EVERYTHING, Selection
-from taxonomy.atlas import Atlas
+from taxonomy.store.atlas import Atlas
 
 CHARTS: dict[str, Callable[[Atlas, Selection, str], Chart]] = {
     "affinity": affinity_chart,

@@ -10,7 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 import yaml
 
-from taxonomy.atlas import Behavior, Dimension, Leaf, Paper, Words
+from taxonomy.store.atlas import Behavior, Dimension, Leaf, Paper, Words
 
 FILE = Path(__file__).with_name("texts.yaml")
 INK, QUIET, LINE, PAPER = "#1b2733", "#54606c", "#d9dfe6", "#ffffff"

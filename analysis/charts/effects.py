@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from analysis.charts.chart import ACCENT, ACCENT_DARK, DARK, INK, PAPER, Chart, Row, Texts, dark_colors, layout, mixed
 from analysis.effects import Cell, effects
 from analysis.selection import Selection
-from taxonomy.atlas import Atlas
+from taxonomy.store.atlas import Atlas
 
 MARK = {"direct": "●", "indirect": "○", "none": "–"}
 HEIGHT = 460

@@ -9,7 +9,7 @@ from analysis.charts.chart import INK, LEGEND, LINE, PAPER, QUIET, Chart, Row, T
 from analysis.openings import Opening, openings
 from analysis.selection import Selection
 from analysis.weights import Label
-from taxonomy.atlas import Atlas, Objective
+from taxonomy.store.atlas import Atlas, Objective
 
 SHOWN = 15
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taxonomy.atlas import Behavior, Dimension, Kernel, Leaf, Objective, Paper, Venue
+from taxonomy.store.atlas import Behavior, Dimension, Kernel, Leaf, Objective, Paper, Venue
 
 Target = Dimension | Behavior | Leaf | Objective | Venue | Paper | Kernel | str
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taxonomy.atlas import Paper
+from taxonomy.store.atlas import Paper
 
 
 def citation_tags(paper: Paper) -> list[dict[str, str]]:

@@ -9,9 +9,9 @@ from typing import Any
 from skis_site.addresses import page_of
 from skis_site.citations import citation_tags
 from skis_site.wording import Wording
-from taxonomy.atlas import Atlas, Behavior, Dimension, Leaf, Paper
 from taxonomy.exports.bibtex import bibtex_entry
-from taxonomy.related import RelatedPapers
+from taxonomy.store.atlas import Atlas, Behavior, Dimension, Leaf, Paper
+from taxonomy.store.related import RelatedPapers
 
 NEWEST = 8
 ALONE = {"hide": ["navigation"]}  # a tab of one page needs no tree beside it

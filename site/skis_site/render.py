@@ -26,7 +26,7 @@ from skis_site.navigation import navigation
 from skis_site.pages import Page, all_pages
 from skis_site.script import plotly_script
 from skis_site.wording import Wording, read_wording
-from taxonomy.atlas import LANGUAGES, Atlas, Leaf, Paper
+from taxonomy.store.atlas import LANGUAGES, Atlas, Leaf, Paper
 
 SITE = "site"
 

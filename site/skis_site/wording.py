@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from taxonomy.atlas import Words
+from taxonomy.store.atlas import Words
 
 
 @dataclass(frozen=True)

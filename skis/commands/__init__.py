@@ -1,1 +1,1 @@
-"""The verbs of the command line, by what they are about."""
+"""The commands of `skis`, each in the file of its name."""

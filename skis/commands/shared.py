@@ -10,7 +10,9 @@ import typer
 from rich.console import Console
 
 from skis.settings import Atlas, NotAnAtlasError, find_atlas
-from taxonomy.problem import Problem
+from taxonomy.entries.problem import Problem
+from taxonomy.store.atlas import Atlas as Content
+from taxonomy.store.reading import StoreError, read_atlas
 
 Root = Annotated[Path, typer.Option("--root", help="A folder of the atlas.", show_default="here", metavar="DIR")]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
@@ -25,6 +27,15 @@ def atlas_at(folder: Path) -> Atlas:
     try:
         return find_atlas(folder)
     except NotAnAtlasError as error:
+        stop_call(str(error))
+
+
+def read(root: Path) -> tuple[Path, Content]:
+    """Read the store of the last build, or stop: return its path and what it says."""
+    store = atlas_at(root).store
+    try:
+        return store, read_atlas(store)
+    except StoreError as error:
         stop_call(str(error))
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from taxonomy.atlas import Atlas, Paper
-from taxonomy.escaping import bibtex
-from taxonomy.names import split_name
+from taxonomy.entries.names import split_name
+from taxonomy.exports.escaping import bibtex
+from taxonomy.store.atlas import Atlas, Paper
 
 # A word with a capital or a digit after its first letter loses its meaning in lower case: LLM, KVQuant, H2O.
 _PROTECTED = re.compile(r"(?<![\w\\])(?=\w+[A-Z0-9])[\w-]+")

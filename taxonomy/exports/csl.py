@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from taxonomy.atlas import Atlas, Paper
-from taxonomy.names import split_name
+from taxonomy.entries.names import split_name
+from taxonomy.store.atlas import Atlas, Paper
 
 TYPES = {"conference": "paper-conference", "workshop": "paper-conference", "journal": "article-journal"}
 

@@ -6,7 +6,7 @@ import json
 import uuid
 from xml.etree import ElementTree as Xml
 
-from taxonomy.atlas import Atlas, Paper
+from taxonomy.store.atlas import Atlas, Paper
 
 NAMESPACE = uuid.UUID("6ab2c7a4-6d0b-5c1e-9c39-0d6b1f4c5a10")  # the atlas's own; it makes ids that never change
 ATOM = "http://www.w3.org/2005/Atom"

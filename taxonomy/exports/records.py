@@ -8,8 +8,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from taxonomy.atlas import Atlas, Effect, Paper, Placement, Words
-from taxonomy.escaping import spreadsheet
+from taxonomy.exports.escaping import spreadsheet
+from taxonomy.store.atlas import Atlas, Effect, Paper, Placement, Words
 
 PAPER_COLUMNS = [
     *("id", "title", "name", "authors", "published", "venue", "venue_year", "award"),

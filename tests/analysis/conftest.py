@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from taxonomy.atlas import Atlas
+from taxonomy.store.atlas import Atlas
 
 Papers = dict[str, dict[str, Any]]
 

@@ -18,7 +18,7 @@ from analysis.affinity import THRESHOLD, affinity, tanimoto
 from analysis.network import isolated, network
 from analysis.selection import EVERYTHING, SURVEY, EmptySelectionError, Selection
 from analysis.weights import labels, weights
-from taxonomy.atlas import Atlas
+from taxonomy.store.atlas import Atlas
 
 # C_ij, and C_ii for the diagonal, straight from the definition
 IN_SQL = """

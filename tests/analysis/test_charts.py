@@ -18,7 +18,7 @@ from analysis.charts.chart import Chart
 from analysis.charts.files import NoBrowserError, csv_text, page, plain, write_charts
 from analysis.effects import effects
 from analysis.selection import EmptySelectionError, Selection
-from taxonomy.atlas import LANGUAGES, Atlas
+from taxonomy.store.atlas import LANGUAGES, Atlas
 
 BROWSER = any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome")))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from analysis.effects import effects
-from taxonomy.atlas import Atlas
+from taxonomy.store.atlas import Atlas
 
 GAIN = [{"factor": 2, "kind": "memory, lower"}]
 IN_SQL = """

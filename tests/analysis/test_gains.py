@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from analysis.gains import reported, spreads
-from taxonomy.atlas import Atlas
+from taxonomy.store.atlas import Atlas
 
 
 def test_up_to_stays_apart_and_costs_and_percentages_out(small: Callable[..., Atlas]):

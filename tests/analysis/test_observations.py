@@ -9,7 +9,7 @@ import pytest
 from analysis.observations import Observation, challenges, observations
 from analysis.published import compare, figure_papers, published
 from analysis.selection import Selection
-from taxonomy.atlas import Atlas
+from taxonomy.store.atlas import Atlas
 
 GAIN = [{"factor": 2, "kind": "any, lower"}]
 

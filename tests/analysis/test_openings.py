@@ -8,7 +8,7 @@ from math import comb
 import pytest
 
 from analysis.openings import KINDS, LEAST, TRIPLES, Kind, openings
-from taxonomy.atlas import Atlas
+from taxonomy.store.atlas import Atlas
 
 
 def papers_of(*groups: tuple[int, list[str], list[str]]) -> dict[str, dict[str, list[str]]]:

@@ -8,7 +8,7 @@ import pytest
 
 from analysis import load
 from analysis.selection import EmptySelectionError, Selection
-from taxonomy.atlas import Atlas
+from taxonomy.store.atlas import Atlas
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from analysis.affinity import THRESHOLD, affinity
 from analysis.selection import Selection
 from analysis.timeline import affinity_trends, combinations_by_age, months, years
-from taxonomy.atlas import Atlas
+from taxonomy.store.atlas import Atlas
 
 
 def test_months_without_papers_are_there_too(small: Callable[..., Atlas]):

@@ -18,12 +18,12 @@ from analysis.affinity import affinity
 from analysis.charts import CHARTS, chart
 from skis.build import build
 from skis_site.render import render_pages
-from taxonomy.checking import EntryFile, check_papers
-from taxonomy.entry import Entry
-from taxonomy.loading import read_atlas
-from taxonomy.store import build_store
-from taxonomy.terms import load_vocabulary
-from taxonomy.writing import entry_text
+from taxonomy.entries.checks import EntryFile, check_papers
+from taxonomy.entries.entry import Entry
+from taxonomy.entries.vocabulary import load_vocabulary
+from taxonomy.entries.writing import entry_text
+from taxonomy.store.reading import read_atlas
+from taxonomy.store.writing import build_store
 from tests.conftest import ROOT, new_atlas
 
 SIZES = (168, 1000, 10_000)

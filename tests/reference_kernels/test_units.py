@@ -10,7 +10,7 @@ import torch
 
 from reference_kernels.core.bench import check
 from reference_kernels.registry import Card, cards, load
-from taxonomy.terms import load_vocabulary
+from taxonomy.entries.vocabulary import load_vocabulary
 from tests.conftest import ROOT
 
 SECTIONS = {"Computes", "Layout", "Cost", "Published", "Differs"}

@@ -24,7 +24,7 @@ from skis_site.navigation import navigation
 from skis_site.pages import all_pages
 from skis_site.script import PART, plotly_script
 from skis_site.wording import read_wording
-from taxonomy.atlas import LANGUAGES
+from taxonomy.store.atlas import LANGUAGES
 from tests.conftest import SAMPLE, new_atlas, write_entry
 from tests.hostile import PAYLOADS
 from tests.reference_kernels.results import GPU, TIMED, WRONG, copied_package, made_up, write_result

@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, Locator, Page, sync_playwright
 from analysis.affinity import affinity
 from skis.build import build
 from skis.settings import Atlas
-from taxonomy.checking import OUT_OF_SCOPE_NAME
+from taxonomy.entries.checks import OUT_OF_SCOPE_NAME
 from tests.conftest import new_atlas, write_entry
 from tests.hostile import ENTRIES, PAYLOADS, hostile_kernels
 

@@ -1,0 +1,78 @@
+"""`skis charts`: draw the charts of the last build, over all papers or some."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+from rich.table import Table
+
+from skis.commands.shared import HERE, Root, atlas_at, err, out, stop_call
+from taxonomy.entries.problem import hint
+from taxonomy.store.atlas import LANGUAGES
+from taxonomy.store.reading import StoreError, read_atlas
+
+if TYPE_CHECKING:
+    from analysis.charts.files import Format
+
+FOLDER = Path("charts")
+DAY = r"\d{4}(-\d{2}(-\d{2})?)?"
+
+
+def charts(
+    names: Annotated[list[str] | None, typer.Argument(help="Which charts; all of them if none is named.")] = None,
+    folder: Annotated[Path, typer.Option("--out", help="Where to write; made if missing.", metavar="DIR")] = Path(
+        "charts"
+    ),
+    formats: Annotated[str, typer.Option("--format", help="Of svg, png, csv and html, with commas.")] = "svg,csv",
+    until: Annotated[str | None, typer.Option(help="Only papers first public by then: 2025, 2025-06.")] = None,
+    since: Annotated[str | None, typer.Option(help="Only papers first public from then on.")] = None,
+    leaf: Annotated[str | None, typer.Option(help="Only papers of this dimension, behavior or leaf.")] = None,
+    survey: Annotated[bool, typer.Option("--survey", help="Only papers of the survey's own list.")] = False,
+    language: Annotated[str, typer.Option(help="en or zh.")] = "en",
+    show: Annotated[bool, typer.Option("--list", help="Say which charts there are, and draw none.")] = False,
+    root: Root = HERE,
+) -> None:
+    """Draw charts of the last build: pictures and their tables, over all papers or a selection."""
+    from analysis.charts import CHARTS  # here: SciPy and plotly take longer to import than other verbs to answer
+    from analysis.charts.files import FORMATS, NoBrowserError, write_charts
+    from analysis.selection import EmptySelectionError, Selection
+
+    if show:
+        table = Table("name", "chart", box=None, header_style="dim")
+        for name, draw in CHARTS.items():
+            table.add_row(name, (draw.__doc__ or "").splitlines()[0])
+        out.print(table)
+        return
+    wanted = _known(names or [*CHARTS], [*CHARTS], "chart")
+    kinds = cast("list[Format]", _known([f for f in formats.split(",") if f], [*FORMATS], "format"))
+    _known([language], [*LANGUAGES], "language")
+    selection = Selection(until=_day(until), since=_day(since), survey=survey, term=leaf)
+    drawn = []
+    try:
+        atlas = read_atlas(atlas_at(root).store)
+        with err.status("drawing") as status:
+            for number, name in enumerate(wanted, 1):
+                status.update(f"drawing {number} of {len(wanted)}: {name}")
+                drawn.append(CHARTS[name](atlas, selection, language))
+            status.update(f"writing {len(drawn)} charts as {', '.join(kinds)}")
+            paths = write_charts(drawn, folder, kinds)
+    except (StoreError, EmptySelectionError, ValueError, NoBrowserError, OSError) as error:
+        stop_call(str(error))
+    for path in paths:
+        out.print(str(path), markup=False)
+
+
+def _known(words: list[str], known: list[str], what: str) -> list[str]:
+    for word in words:
+        if word not in known:
+            stop_call(f"{word} is not a {what}" + (hint(word, known) or f": {', '.join(known)}"))
+    return words
+
+
+def _day(text: str | None) -> str | None:
+    if text is not None and not re.fullmatch(DAY, text):
+        stop_call(f"{text} is not a year, a month or a day: 2025, 2025-06, 2025-06-30")
+    return text

@@ -1,0 +1,49 @@
+"""`skis find`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from skis.commands.shared import HERE, AsJson, Root, out, print_json, read, stop_call
+from taxonomy.entries.problem import hint
+from taxonomy.exports.records import paper_record
+from taxonomy.store.reading import search
+
+
+def find(
+    words: Annotated[list[str] | None, typer.Argument(help="What to look for, in English or Chinese.")] = None,
+    leaf: Annotated[str | None, typer.Option(help="Only of this behavior or leaf: kvcc, kvcc/quantization.")] = None,
+    venue: Annotated[str | None, typer.Option(help="Only of this venue: ICML, or 'ICML 2024'.")] = None,
+    year: Annotated[int | None, typer.Option(help="Only first public in this year.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
+    as_json: AsJson = False,
+    root: Root = HERE,
+) -> None:
+    """Find papers by words, leaf, venue or year; best match first, or newest first without words."""
+    store, atlas = read(root)
+    query = " ".join(words or [])
+    papers = [atlas.by_id[i] for i in search(store, query, len(atlas.papers))] if query else atlas.papers
+    if leaf is not None:
+        known = [*atlas.leaves, *atlas.behaviors]
+        if leaf not in known:
+            stop_call(f"{leaf} is not a leaf or behavior{hint(leaf, known)}")
+        papers = [p for p in papers if any(leaf in (m.leaf.code, m.leaf.behavior.code) for m in p.placements)]
+    if venue is not None:
+        papers = [
+            p for p in papers if p.venue and venue.casefold() in (p.venue.key.casefold(), p.venue_label.casefold())
+        ]
+    if year is not None:
+        papers = [p for p in papers if p.year == year]
+    papers = papers[:limit]
+    if as_json:
+        print_json([paper_record(paper) for paper in papers])
+        return
+    if not papers:
+        out.print("nothing found", style="yellow")
+    for paper in papers:
+        facts = ", ".join([paper.venue_label or paper.month, *(placement.leaf.code for placement in paper.placements)])
+        out.print(paper.id, style="bold cyan", markup=False, end="  ")
+        out.print(paper.title, markup=False, end="  ")
+        out.print(facts, style="dim", markup=False)

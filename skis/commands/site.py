@@ -1,0 +1,41 @@
+"""`skis site`."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from skis.commands.build import built, run_build
+from skis.commands.shared import HERE, Root, atlas_at, err, out, stop_call
+
+
+def site(
+    serve: Annotated[bool, typer.Option("--serve", help="Show the website at a local address afterwards.")] = False,
+    port: Annotated[int, typer.Option(help="Port to serve at.")] = 8000,
+    root: Root = HERE,
+) -> None:
+    """Build everything, and the website from it."""
+    atlas = atlas_at(root)
+    with err.status("building the website"):
+        count = run_build(atlas, website=True)
+    out.print(f"{count} papers: {built(atlas, 'site')}/index.html", style="green")
+    if serve:
+        _serve(atlas.build / "site", port)
+
+
+def _serve(folder: Path, port: int) -> None:
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    try:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError as error:
+        stop_call(f"cannot serve at port {port}: {error.strerror}")
+    out.print(f"http://127.0.0.1:{port}/ (Ctrl-C ends)")
+    with server:
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            out.print()

@@ -1,0 +1,1 @@
+"""The files that people write: papers, the vocabulary, what is out of scope. Read, checked, and written back."""

@@ -1,0 +1,248 @@
+"""Checks every entry below `papers/`: its form, its words, its place, and that no two entries are the same paper.
+
+All problems of all files are found in one run. Nothing is written.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from taxonomy.entries.document import Document, Path_, read_document
+from taxonomy.entries.entry import Entry, Part, Placement
+from taxonomy.entries.problem import Problem, nearest, shown
+from taxonomy.entries.validation import report
+from taxonomy.entries.vocabulary import Trait, TraitGroup, Vocabulary
+
+SCHEMA_NAME = "schema.json"
+OUT_OF_SCOPE_NAME = "out_of_scope.yaml"
+FIRST_LINE = f"# yaml-language-server: $schema=../{SCHEMA_NAME}"
+ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+MAX_ID = 60
+# Names that a page or a Windows disk needs for itself.
+RESERVED_IDS = frozenset(
+    ["index", "con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))]
+)
+VENUE = re.compile(r"(.+) (\d{4})")
+
+_ENTRY = TypeAdapter(Entry)
+
+
+@dataclass(frozen=True)
+class EntryFile:
+    """An entry that was read, with its id and the file that it came from (relative to the atlas's root)."""
+
+    id: str
+    file: str
+    entry: Entry
+    document: Document
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a run found: the entries whose own form is right, and every problem, in order of file and line."""
+
+    papers: list[EntryFile]
+    problems: list[Problem]
+
+
+def check_papers(root: Path, vocabulary: Vocabulary) -> Checked:
+    """Check all of `root/papers`."""
+    papers: list[EntryFile] = []
+    problems: list[Problem] = []
+    for path in _entry_files(root / "papers"):
+        file = path.relative_to(root).as_posix()
+        misplaced = _misplaced(path, root)
+        if misplaced:
+            problems.append(Problem(file, 1, 1, "", misplaced))
+            continue
+        document = read_document(path, file)
+        entry = _read_entry(document, path, vocabulary)
+        problems += document.problems
+        if entry:
+            papers.append(EntryFile(path.stem, file, entry, document))
+    problems += _repeats(papers)
+    return Checked(sorted(papers, key=lambda p: p.id), sorted(set(problems)))
+
+
+def split_venue(venue: str) -> tuple[str, int] | None:
+    """Split `ICML 2024` into key and year."""
+    match = VENUE.fullmatch(venue)
+    return (match[1], int(match[2])) if match else None
+
+
+def normalized_title(title: str) -> str:
+    """Reduce a title to its letters and digits, without case and accents, to compare it with others."""
+    plain = unicodedata.normalize("NFKD", title).casefold()
+    return "".join(c for c in plain if c.isalnum())
+
+
+def _entry_files(folder: Path) -> Iterator[Path]:
+    """Yield every file below `papers/` that is not one of its own few others, in order of path."""
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        is_own = path.parent == folder and path.name in (SCHEMA_NAME, OUT_OF_SCOPE_NAME)
+        if not hidden and not is_own and (path.is_symlink() or not path.is_dir()):
+            yield path
+
+
+def _misplaced(path: Path, root: Path) -> str:
+    """Say what is wrong with the path of an entry, or ""."""
+    parts = path.relative_to(root / "papers").parts
+    if path.is_symlink() or not path.is_file():
+        return "is a link or a special file; entries are plain files"
+    if len(parts) != 2 or not re.fullmatch(r"\d{4}", parts[0]) or path.suffix != ".yaml":
+        return "is not in its place: an entry is papers/<year>/<id>.yaml"
+    return bad_id(path.stem)
+
+
+def bad_id(text: str) -> str:
+    """Say what is wrong with an id, or ""."""
+    if ID.fullmatch(text) and len(text) <= MAX_ID and text not in RESERVED_IDS:
+        return ""
+    return f"has a bad id {shown(text)}: small letters, digits and single hyphens, at most {MAX_ID}"
+
+
+def _read_entry(document: Document, path: Path, vocabulary: Vocabulary) -> Entry | None:
+    if document.problems:
+        return None
+    if document.first_line != FIRST_LINE:
+        document.problems.append(Problem(document.file, 1, 1, "", f"must begin with the line: {FIRST_LINE}"))
+    try:
+        entry = _ENTRY.validate_python(document.value)
+    except ValidationError as error:
+        report(document, error, _field_names())
+        return None
+    _check_words(document, entry, vocabulary)
+    _check_facts(document, entry, path)
+    return entry
+
+
+def _field_names() -> list[str]:
+    return sorted({name for part in Part.__subclasses__() for name in part.model_fields})
+
+
+def _unknown(document: Document, path: Path_, word: str, known: Iterable[str], what: str, *, key: bool = False) -> bool:
+    """Record that `word` is not among the `known` words, if so."""
+    known = list(known)
+    if word in known:
+        return False
+    document.problem(path, f"{shown(word)} is not {what}", nearest(word, known), key=key)
+    return True
+
+
+def _check_words(document: Document, entry: Entry, vocabulary: Vocabulary) -> None:
+    """Check that leaves, objectives, traits and venue are in the vocabulary."""
+    leaves = [leaf.code for leaf in vocabulary.leaves]
+    for index, placement in enumerate(entry.behaviors):
+        _unknown(document, ("behaviors", index, "leaf"), placement.leaf, leaves, "a leaf of leaves.yaml")
+    for code in entry.objectives:
+        known = [objective.code for objective in vocabulary.objectives]
+        _unknown(document, ("objectives", code), code, known, "an objective of objectives.yaml", key=True)
+    groups = {group.code: group for group in vocabulary.traits}
+    for code, values in entry.traits.items():
+        path: Path_ = ("traits", code)
+        if not _unknown(document, path, code, groups, "a group of traits.yaml", key=True):
+            if groups[code].leaf not in {placement.leaf for placement in entry.behaviors}:
+                document.problem(path, f"describes {groups[code].leaf}, which is not among the behaviors", key=True)
+            _check_traits(document, path, values, groups[code])
+    if entry.venue:
+        split = split_venue(entry.venue)
+        if not split:
+            document.problem(("venue",), f"{shown(entry.venue)} is not a venue and a year, such as ICML 2024")
+        else:
+            _unknown(document, ("venue",), split[0], [v.key for v in vocabulary.venues], "a venue of venues.yaml")
+
+
+def _check_traits(document: Document, path: Path_, values: dict[str, str | tuple[str, ...]], group: TraitGroup) -> None:
+    traits: dict[str, Trait] = {trait.code: trait for trait in group.traits}
+    for code, value in values.items():
+        here = (*path, code)
+        if _unknown(document, here, code, traits, f"a trait of {group.code}", key=True):
+            continue
+        trait = traits[code]
+        if isinstance(value, tuple) and not (trait.many and value):
+            document.problem(here, "takes one value, not a list" if value else "is an empty list")
+            continue
+        for index, item in enumerate(value) if isinstance(value, tuple) else [(None, value)]:
+            at = here if index is None else (*here, index)
+            if trait.values:
+                _unknown(document, at, item, trait.values, f"one of {', '.join(trait.values)}")
+            elif trait.type == "number" and not re.fullmatch(r"\d+(\.\d+)?", item):
+                document.problem(at, f"{shown(item)} is not a number")
+
+
+def _check_facts(document: Document, entry: Entry, path: Path) -> None:
+    """Check that the facts of one entry agree with each other and with its file name."""
+    year = entry.published[:4]
+    if path.parent.name != year:
+        document.problem(("published",), f"is of {year}, but the file lies in papers/{path.parent.name}/")
+    if entry.venue and (split := split_venue(entry.venue)) and not int(year) <= split[1] <= int(year) + 10:
+        document.problem(("venue",), f"{shown(entry.venue)} does not follow the first public version of {year}")
+    if entry.links.arxiv:
+        month = f"20{entry.links.arxiv[:2]}-{entry.links.arxiv[2:4]}"
+        if entry.published[:7] > month:
+            document.problem(("published",), f"is later than the arXiv number, which is of {month}")
+    if not any(entry.links.model_dump().values()):
+        document.problem(("links",), "needs at least one address")
+    for field in ("authors", "aliases"):
+        _refuse_repeats(document, (field,), getattr(entry, field))
+    _check_placements(document, entry.behaviors)
+
+
+def _check_placements(document: Document, placements: tuple[Placement, ...]) -> None:
+    seen: set[str] = set()
+    for index, placement in enumerate(placements):
+        if placement.leaf in seen:
+            document.problem(("behaviors", index, "leaf"), f"{shown(placement.leaf)} is given twice")
+        seen.add(placement.leaf)
+    primary = {p.leaf.partition("/")[0] for p in placements if p.role == "primary"}
+    if not 1 <= len(primary) <= 2:
+        document.problem(("behaviors",), f"has {len(primary)} primary behaviors; a paper has one or two")
+
+
+def _refuse_repeats(document: Document, path: Path_, values: tuple[str, ...]) -> None:
+    seen: set[str] = set()
+    for index, value in enumerate(values):
+        if value.casefold() in seen:
+            document.problem((*path, index), f"{shown(value)} is given twice")
+        seen.add(value.casefold())
+
+
+def _repeats(papers: list[EntryFile]) -> Iterator[Problem]:
+    """Yield a problem for each place where two entries claim the same id, title, number or address."""
+    claims: dict[tuple[str, str], list[tuple[EntryFile, Path_]]] = defaultdict(list)
+    for paper in papers:
+        for kind, value, path in _claims(paper):
+            claims[kind, value].append((paper, path))
+    for (kind, _), claimants in claims.items():
+        files = {paper.file for paper, _ in claimants}
+        for paper, path in claimants:
+            for other in sorted(files - {paper.file}):
+                line, column = paper.document.place(path)
+                field = ".".join(str(part) for part in path)
+                yield Problem(paper.file, line, column, field, f"has the same {kind} as {other}")
+
+
+def _claims(paper: EntryFile) -> Iterator[tuple[str, str, Path_]]:
+    """Yield what identifies a paper: kind, normalized value, and where it stands."""
+    entry = paper.entry
+    yield "id", paper.id, ()
+    yield "title", normalized_title(entry.title), ("title",)
+    for index, alias in enumerate(entry.aliases):
+        yield "title", normalized_title(alias), ("aliases", index)
+    links = entry.links
+    for field, value in (("arxiv", links.arxiv), ("doi", links.doi), ("openreview", links.openreview)):
+        if value:
+            yield field, value.casefold() if field == "doi" else value, ("links", field)
+    if links.paper:
+        address = re.sub(r"^https?://(www\.)?", "", links.paper).rstrip("/")
+        yield "link", re.sub(r"^arxiv\.org/pdf/|\.pdf$", "", address), ("links", "paper")

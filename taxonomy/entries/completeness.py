@@ -1,0 +1,34 @@
+"""What an entry still lacks before it is complete: facts that every paper has, and judgements that a curator owes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from taxonomy.entries.checks import EntryFile
+from taxonomy.entries.document import Path_
+from taxonomy.entries.problem import Problem
+
+
+def missing(papers: list[EntryFile]) -> list[Problem]:
+    """List what each entry lacks, where it belongs in its file."""
+    return [
+        Problem(paper.file, *paper.document.place(path), "", f"has no {what}")
+        for paper in papers
+        for path, what in _missing(paper)
+    ]
+
+
+def _missing(paper: EntryFile) -> Iterator[tuple[Path_, str]]:
+    entry = paper.entry
+    if not (entry.links.arxiv or entry.links.doi or entry.links.openreview):
+        yield ("links",), "arXiv number, DOI or OpenReview id"
+    for language in ("en", "zh"):
+        if not (entry.summary and getattr(entry.summary, language)):
+            yield ("summary",), f"summary.{language}"
+    for index, placement in enumerate(entry.behaviors):
+        if not placement.why:
+            yield ("behaviors", index), f"reason (why) for {placement.leaf}"
+    if not entry.objectives:
+        yield ("objectives",), "effect on any objective"
+    if not entry.read:
+        yield ("read",), "word on how far it was read"

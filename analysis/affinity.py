@@ -24,7 +24,8 @@ from scipy.stats import false_discovery_control, fisher_exact
 
 from analysis.selection import EVERYTHING, Selection
 from analysis.weights import Label, Level, Matrix, labels, weights
-from taxonomy.store.atlas import Atlas, Paper
+from taxonomy.store.atlas import Atlas
+from taxonomy.store.papers import Paper
 
 THRESHOLD = 0.14  # the survey's
 DRAWS = 1000

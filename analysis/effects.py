@@ -12,7 +12,9 @@ from typing import Literal
 
 from analysis.selection import EVERYTHING, Selection
 from analysis.weights import Label, Level, label_of, labels
-from taxonomy.store.atlas import Atlas, Effect, Objective, Paper
+from taxonomy.store.atlas import Atlas
+from taxonomy.store.papers import Effect, Paper
+from taxonomy.store.terms import Objective
 
 STAR = 0.7
 Kind = Literal["direct", "indirect", "none"]

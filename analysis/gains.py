@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 
 from analysis.selection import EVERYTHING, Selection
-from taxonomy.store.atlas import Atlas, Gain, Leaf, Objective, Paper
+from taxonomy.store.atlas import Atlas
+from taxonomy.store.papers import Gain, Paper
+from taxonomy.store.terms import Leaf, Objective
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,9 @@ from scipy.stats import binomtest, fisher_exact
 from analysis.affinity import affinity
 from analysis.effects import effect_on
 from analysis.selection import EVERYTHING, SURVEY, Selection
-from taxonomy.store.atlas import Atlas, Paper, Words
+from taxonomy.store.atlas import Atlas
+from taxonomy.store.papers import Paper
+from taxonomy.store.row import Words
 
 FILE = Path(__file__).with_name("claims.yaml")
 RARE = 0.2  # a share below it is rare

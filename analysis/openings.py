@@ -19,7 +19,9 @@ from scipy.stats import binom, false_discovery_control, hypergeom
 from analysis.effects import effect_on
 from analysis.selection import EVERYTHING, Selection
 from analysis.weights import Label, Level, Matrix, labels, weights
-from taxonomy.store.atlas import Atlas, Objective, Paper
+from taxonomy.store.atlas import Atlas
+from taxonomy.store.papers import Paper
+from taxonomy.store.terms import Objective
 
 Kind = Literal["behaviors", "leaves", "triples", "leaf-triples", "objectives"]
 KINDS: tuple[Kind, ...] = ("behaviors", "leaves", "triples", "leaf-triples", "objectives")

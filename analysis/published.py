@@ -14,7 +14,8 @@ from analysis.effects import Effects, effects
 from analysis.network import isolated
 from analysis.observations import claim_words
 from analysis.selection import SURVEY, Selection
-from taxonomy.store.atlas import Atlas, Words
+from taxonomy.store.atlas import Atlas
+from taxonomy.store.row import Words
 
 FILE = Path(__file__).with_name("published.yaml")
 SHORT = {"d": "direct", "i": "indirect", "-": "none"}

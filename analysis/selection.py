@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from taxonomy.entries.problem import hint
-from taxonomy.store.atlas import Atlas, Behavior, Dimension, Leaf, Paper
+from taxonomy.store.atlas import Atlas
+from taxonomy.store.papers import Paper
+from taxonomy.store.terms import Behavior, Dimension, Leaf
 
 
 class EmptySelectionError(ValueError):

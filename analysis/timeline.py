@@ -9,7 +9,9 @@ from itertools import combinations
 from analysis.affinity import THRESHOLD, tanimoto
 from analysis.selection import EVERYTHING, Selection
 from analysis.weights import Label, Level, label_of, labels, weights
-from taxonomy.store.atlas import Atlas, Behavior, Community, Paper
+from taxonomy.store.atlas import Atlas
+from taxonomy.store.papers import Paper
+from taxonomy.store.terms import Behavior, Community
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from taxonomy.store.atlas import Atlas, Behavior, Leaf, Paper, Placement
+from taxonomy.store.atlas import Atlas
+from taxonomy.store.papers import Paper, Placement
+from taxonomy.store.terms import Behavior, Leaf
 
 Level = Literal["behavior", "leaf"]
 Label: TypeAlias = Behavior | Leaf

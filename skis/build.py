@@ -1,31 +1,24 @@
-"""The build: check, store, list, exports, pages, website, in this order, and nothing published before all is well."""
+"""The build: check, store, list, exports, and for the website pages and HTML; nothing published before all is well."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 from reference_kernels.table import BadResultError, table
-from skis.publish import new_generation, publish, write_atomically
-from skis.settings import Atlas
+from skis.publish import new_generation, only_build, publish, staged
+from skis.settings import Checkout
 from taxonomy.entries.checks import SCHEMA_NAME, Checked, check_papers
 from taxonomy.entries.out_of_scope import OutOfScope, check_out_of_scope
 from taxonomy.entries.problem import Problem
 from taxonomy.entries.schema import schema_text
 from taxonomy.entries.vocabulary import Vocabulary, load_vocabulary
+from taxonomy.exports import STORE, write_exports
 from taxonomy.exports.awesome import awesome_list
-from taxonomy.exports.bibtex import bibtex_file
-from taxonomy.exports.csl import csl_file
-from taxonomy.exports.datapackage import data_package
-from taxonomy.exports.datasette import datasette_metadata
-from taxonomy.exports.feeds import atom_feed, json_feed
-from taxonomy.exports.records import papers_csv, papers_json, placements_csv
-from taxonomy.store.atlas import Atlas as Content
 from taxonomy.store.kernels import KernelRow, check_kernels
 from taxonomy.store.reading import read_atlas
 from taxonomy.store.writing import build_store
@@ -45,16 +38,18 @@ class WebsiteError(Exception):
     """Mkdocs refused; the message is what it said. Nothing was published."""
 
 
-def check(atlas: Atlas) -> tuple[Vocabulary, Checked, Sequence[OutOfScope]]:
-    """Read vocabulary, entries and what was left out. Raises VocabularyError; other problems are in the result."""
-    vocabulary = load_vocabulary(atlas.vocabulary)
-    checked = check_papers(atlas.root, vocabulary)
-    left_out, problems = check_out_of_scope(atlas.root, checked.papers)
-    return vocabulary, Checked(checked.papers, sorted({*checked.problems, *problems})), left_out
+def check(checkout: Checkout) -> tuple[Vocabulary, Checked, Sequence[OutOfScope]]:
+    """Read vocabulary, entries and what is out of scope. Raises VocabularyError; the result has all other problems."""
+    vocabulary = load_vocabulary(checkout.vocabulary)
+    checked = check_papers(checkout.root, vocabulary)
+    out_of_scope, problems = check_out_of_scope(checkout.root, checked.papers)
+    return vocabulary, Checked(checked.papers, sorted({*checked.problems, *problems})), out_of_scope
 
 
-def build(atlas: Atlas, *, website: bool = False) -> int:
-    """Build everything, with `website` the HTML too, and publish it. Returns the number of papers.
+def build(checkout: Checkout, *, website: bool = False, waiting: Callable[[], None] = lambda: None) -> int:
+    """Build store, list and exports, with `website` the pages and their HTML too, and publish them.
+
+    `waiting` is called if another build is at work, which is then waited for. Returns the number of papers.
 
     Raises:
         VocabularyError, BadEntriesError: the input is wrong.
@@ -63,57 +58,41 @@ def build(atlas: Atlas, *, website: bool = False) -> int:
 
     Whatever is raised, the last good result stays as it was.
     """
-    from skis_site.render import render_pages  # here: charts need SciPy and plotly, which no other verb waits for
+    with only_build(checkout.build, waiting):
+        vocabulary, checked, out_of_scope = check(checkout)
+        if checked.problems:
+            raise BadEntriesError(checked.problems)
+        kernels = known_kernels(checkout, vocabulary, checked)
+        with new_generation(checkout.build) as generation:
+            data = generation / "data"
+            data.mkdir()
+            build_store(data / STORE, vocabulary, checked.papers, kernels, out_of_scope)
+            atlas = read_atlas(data / STORE)
+            write_exports(atlas, data, checkout.site_url)
+            if website:
+                from skis_site.render import render_pages  # here: it needs the extra `site`, which no other verb does
 
-    vocabulary, checked, left_out = check(atlas)
-    if checked.problems:
-        raise BadEntriesError(checked.problems)
-    kernels = known_kernels(atlas, vocabulary, checked)
-    with new_generation(atlas.build) as generation:
-        data, pages = generation / "data", generation / "pages"
-        data.mkdir()
-        store = data / "skis.db"
-        build_store(store, vocabulary, checked.papers, kernels, left_out)
-        content = read_atlas(store)
-        export(content, data, atlas.site_url)
-        render_pages(content, atlas.root, data, pages, atlas.repository)
-        awesome = awesome_list(content, atlas.site_url)
-        if website:
-            build_website(atlas.root, pages, generation / "site", content.last_added)
-        publish(atlas.build, generation)
-    write_atomically(atlas.root / "AWESOME.md", awesome)
-    write_atomically(atlas.root / "papers" / SCHEMA_NAME, schema_text(vocabulary))
-    return len(content.papers)
+                render_pages(atlas, checkout.root, data, generation / "pages", checkout.repository)
+                build_website(checkout.root, generation / "pages", generation / "site", atlas.last_added)
+            beside = {
+                checkout.root / "AWESOME.md": awesome_list(atlas, checkout.site_url),
+                checkout.root / "papers" / SCHEMA_NAME: schema_text(vocabulary),
+            }
+            with staged(beside):
+                publish(checkout.build, generation)
+    return len(atlas.papers)
 
 
-def known_kernels(atlas: Atlas, vocabulary: Vocabulary, checked: Checked) -> Sequence[KernelRow]:
+def known_kernels(checkout: Checkout, vocabulary: Vocabulary, checked: Checked) -> Sequence[KernelRow]:
     """Read what the kernel wing says of itself. Raises BadEntriesError where it names what the atlas does not have."""
     try:
-        kernels = table(atlas.kernels)
+        kernels = table(checkout.kernels)
     except BadResultError as error:
-        raise BadEntriesError([Problem(f"{atlas.kernels.name}/{error.file}", 1, 1, "", error.reason)]) from None
+        raise BadEntriesError([Problem(f"{checkout.kernels.name}/{error.file}", 1, 1, "", error.reason)]) from None
     problems = check_kernels(kernels, vocabulary, checked.papers)
     if problems:
         raise BadEntriesError(problems)
     return kernels
-
-
-def export(content: Content, folder: Path, site_url: str) -> None:
-    """Write every export into `folder`, in which the store lies already."""
-    files = {
-        "papers.json": papers_json(content),
-        "papers.csv": papers_csv(content),
-        "placements.csv": placements_csv(content),
-        "papers.bib": bibtex_file(content),
-        "papers.csl.json": csl_file(content),
-        "feed.atom": atom_feed(content, site_url),
-        "feed.json": json_feed(content, site_url),
-        "metadata.yml": datasette_metadata(),
-    }
-    for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8", newline="\n")
-    package = data_package(folder, version("skis-atlas"))
-    (folder / "datapackage.json").write_text(package, encoding="utf-8", newline="\n")
 
 
 def build_website(root: Path, pages: Path, site: Path, last_added: str) -> None:

@@ -1,4 +1,4 @@
-"""Where the atlas lies, and the addresses it is published under."""
+"""The checkout that a command works on, and the addresses that it is published under."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import yaml
 MARKS = ("mkdocs.yml", "taxonomy")
 
 
-class NotAnAtlasError(Exception):
-    """The folder is not, and is not inside, a copy of the atlas."""
+class NoCheckoutError(Exception):
+    """The folder is not, and is not inside, a checkout of the atlas."""
 
 
 @dataclass(frozen=True)
-class Atlas:
-    """A copy of the atlas on disk."""
+class Checkout:
+    """A copy of the repository on disk."""
 
     root: Path
     site_url: str
@@ -35,7 +35,7 @@ class Atlas:
 
     @property
     def kernels(self) -> Path:
-        """Folder of the reference kernels; a copy of the atlas may be without."""
+        """Folder of the reference kernels; a checkout may be without."""
         return self.root / "reference_kernels"
 
     @property
@@ -51,11 +51,11 @@ class _Reader(yaml.SafeLoader):
 _Reader.add_multi_constructor("", lambda *_: None)
 
 
-def find_atlas(start: Path) -> Atlas:
-    """Return the atlas that holds `start`. Raises NotAnAtlasError when there is none."""
+def find_checkout(start: Path) -> Checkout:
+    """Return the checkout that holds `start`. Raises NoCheckoutError when there is none."""
     for folder in (start.resolve(), *start.resolve().parents):
         if all((folder / mark).exists() for mark in MARKS):
             config: dict[str, Any] = yaml.load((folder / "mkdocs.yml").read_text(encoding="utf-8"), Loader=_Reader)  # noqa: S506
             site_url = config["site_url"].rstrip("/") + "/"
-            return Atlas(folder, site_url, config["extra"]["repository"].rstrip("/"))
-    raise NotAnAtlasError(f"{start} is not inside a copy of the atlas (no {' and '.join(MARKS)} found)")
+            return Checkout(folder, site_url, config["extra"]["repository"].rstrip("/"))
+    raise NoCheckoutError(f"{start} is not inside a checkout of the atlas (no {' and '.join(MARKS)} found)")

@@ -84,7 +84,7 @@ def hostile_entry(number: int, payload: str) -> dict[str, Any]:
             "code": f"https://example.org/c{number}",
         },
         "summary": {"en": text, "zh": text},
-        "behaviors": [
+        "placements": [
             {
                 "leaf": "kvcc/quantization",
                 "role": "primary",
@@ -95,7 +95,7 @@ def hostile_entry(number: int, payload: str) -> dict[str, Any]:
             },
             {"leaf": "kvs", "role": "primary", "technique": {"en": text}, "source": "abstract"},
         ],
-        "objectives": {
+        "effects": {
             "energy": {
                 "effect": "direct",
                 "source": "abstract",

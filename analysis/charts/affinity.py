@@ -27,7 +27,8 @@ from analysis.network import isolated, network
 from analysis.selection import Selection
 from analysis.timeline import affinity_trends
 from analysis.weights import Label
-from taxonomy.store.atlas import Atlas, Behavior
+from taxonomy.store.atlas import Atlas
+from taxonomy.store.terms import Behavior
 
 SURE = 0.05  # rate of false discovery
 Line = list[dict[str, Any]]  # its two nodes

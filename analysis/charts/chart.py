@@ -10,7 +10,9 @@ from typing import Any
 import plotly.graph_objects as go
 import yaml
 
-from taxonomy.store.atlas import Behavior, Dimension, Leaf, Paper, Words
+from taxonomy.store.papers import Paper
+from taxonomy.store.row import Words
+from taxonomy.store.terms import Behavior, Dimension, Leaf
 
 FILE = Path(__file__).with_name("texts.yaml")
 INK, QUIET, LINE, PAPER = "#1b2733", "#54606c", "#d9dfe6", "#ffffff"

@@ -11,7 +11,8 @@ from analysis.charts.affinity import leaf_name
 from analysis.charts.chart import LEGEND, LINE, PAPER, Chart, Row, Texts, color_of, dark_colors, layout
 from analysis.gains import Reported, reported, spreads
 from analysis.selection import Selection
-from taxonomy.store.atlas import Atlas, Paper
+from taxonomy.store.atlas import Atlas
+from taxonomy.store.papers import Paper
 
 Builder = Callable[[Atlas, Selection, str], Chart]
 TICKS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]

@@ -9,7 +9,8 @@ from analysis.charts.chart import INK, LEGEND, LINE, PAPER, QUIET, Chart, Row, T
 from analysis.openings import Opening, openings
 from analysis.selection import Selection
 from analysis.weights import Label
-from taxonomy.store.atlas import Atlas, Objective
+from taxonomy.store.atlas import Atlas
+from taxonomy.store.terms import Objective
 
 SHOWN = 15
 

@@ -20,7 +20,8 @@ from analysis.charts.chart import (
 )
 from analysis.selection import Selection
 from analysis.timeline import months, years
-from taxonomy.store.atlas import Atlas, Paper
+from taxonomy.store.atlas import Atlas
+from taxonomy.store.papers import Paper
 
 HEIGHT = 400
 GRAYS = ("#22303e", "#5f7183", "#8d9cab", "#b4c0cb", "#49586a")  # of communities, which belong to no dimension

@@ -12,7 +12,8 @@ from analysis.affinity import Affinity, Pair, affinity
 from analysis.charts.chart import INK, Chart, Row, Texts, dark_colors, layout
 from analysis.charts.heatmap import AXIS, DARK_SCALE, heat_map, value
 from analysis.selection import Selection
-from taxonomy.store.atlas import Atlas, Paper
+from taxonomy.store.atlas import Atlas
+from taxonomy.store.papers import Paper
 
 ENOUGH = 30  # papers, for a year to be shown; the last one always is
 ACROSS = 2

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from taxonomy.store.atlas import Behavior, Dimension, Kernel, Leaf, Objective, Paper, Venue
+from taxonomy.store.kernels import Kernel
+from taxonomy.store.papers import Paper
+from taxonomy.store.terms import Behavior, Dimension, Leaf, Objective, Venue
 
 Target = Dimension | Behavior | Leaf | Objective | Venue | Paper | Kernel | str
 

@@ -18,7 +18,8 @@ from skis_site.addresses import Target, page_of, relative
 from skis_site.charts import papers_of, shown
 from skis_site.pages import Page
 from skis_site.wording import Wording
-from taxonomy.store.atlas import Atlas, Paper
+from taxonomy.store.atlas import Atlas
+from taxonomy.store.papers import Paper
 
 FOLDER = "analysis"
 ROWS = 12

@@ -12,7 +12,8 @@ from markupsafe import Markup
 from analysis.charts.chart import Chart, Row
 from analysis.charts.files import plain
 from skis_site.addresses import Target
-from taxonomy.store.atlas import Atlas, Paper
+from taxonomy.store.atlas import Atlas
+from taxonomy.store.papers import Paper
 
 ROWS = 60  # of a table on a page; the file has all
 

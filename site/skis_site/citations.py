@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from taxonomy.store.atlas import Paper
+from taxonomy.store.papers import Paper
 
 
 def citation_tags(paper: Paper) -> list[dict[str, str]]:
     """Return name and content of each tag, authors one by one. No address of a PDF: this site hosts none."""
-    tags = [("title", paper.title), *(("author", author) for author in paper.authors)]
+    tags = [("title", paper.title), *(("author", author.name) for author in paper.authors)]
     tags.append(("publication_date", (paper.published if not paper.venue else str(paper.venue_year)).replace("-", "/")))
     if paper.venue:
         tags.append(("journal_title" if paper.venue.kind == "journal" else "conference_title", paper.venue.name))

@@ -11,7 +11,8 @@ from typing import Any
 from skis_site.addresses import Target, page_of
 from skis_site.analysis_pages import topics
 from skis_site.wording import Wording
-from taxonomy.store.atlas import Atlas, Behavior
+from taxonomy.store.atlas import Atlas
+from taxonomy.store.terms import Behavior
 
 Item = dict[str, Any]
 

@@ -10,12 +10,16 @@ from skis_site.addresses import page_of
 from skis_site.citations import citation_tags
 from skis_site.wording import Wording
 from taxonomy.exports.bibtex import bibtex_entry
-from taxonomy.store.atlas import Atlas, Behavior, Dimension, Leaf, Paper
+from taxonomy.store.atlas import Atlas
+from taxonomy.store.papers import Paper
 from taxonomy.store.related import RelatedPapers
+from taxonomy.store.terms import Behavior, Dimension, Leaf
 
 NEWEST = 8
 ALONE = {"hide": ["navigation"]}  # a tab of one page needs no tree beside it
 WIDE = {"hide": ["navigation", "toc"]}
+HIDDEN = {**ALONE, "search": {"exclude": True}}
+OUT_OF_SCOPE = "out-of-scope.html"
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ def all_pages(atlas: Atlas, wording: Wording) -> Iterator[Page]:
     related = RelatedPapers(atlas)
     for paper in atlas.papers:
         yield _paper_page(paper, related, wording)
-    yield from _left_out_pages(atlas, wording)
+    yield from _out_of_scope_pages(atlas, wording)
 
 
 def _front_pages(atlas: Atlas, w: Wording) -> Iterator[Page]:
@@ -106,14 +110,15 @@ def _kernels_page(atlas: Atlas, w: Wording) -> Page:
     return Page("kernels/index.html", "kernels.md.j2", w("reference_kernels"), lede, context, ALONE)
 
 
-def _left_out_pages(atlas: Atlas, w: Wording) -> Iterator[Page]:
-    """Yield the list of what was left out, and for each paper that was here once a page at its old address."""
-    lede = w("left_out_lede", count=len(atlas.left_out))
-    yield Page("left-out.html", "left_out.md.j2", w("left_out"), lede, {"text": lede}, {"hide": ["navigation"]})
-    for item in atlas.left_out:
+def _out_of_scope_pages(atlas: Atlas, w: Wording) -> Iterator[Page]:
+    """Yield the list of what is out of scope, and a page at the old address of each paper that was in the atlas."""
+    title, lede = w("out_of_scope"), w("out_of_scope_lede", count=len(atlas.out_of_scope))
+    yield Page(OUT_OF_SCOPE, "out_of_scope.md.j2", title, lede, {"text": lede}, {"hide": ["navigation"]})
+    yield Page("left-out.html", "moved.md.j2", title, lede, {"to": OUT_OF_SCOPE}, HIDDEN | {"moved": OUT_OF_SCOPE})
+    for item in atlas.out_of_scope:
         if item.former_id:
-            meta = {**ALONE, "search": {"exclude": True}}
-            yield Page(f"papers/{item.former_id}.html", "former.md.j2", item.title, w("was_here"), {"item": item}, meta)
+            path, text = f"papers/{item.former_id}.html", w("out_of_scope_paper")
+            yield Page(path, "out_of_scope_paper.md.j2", item.title, text, {"item": item}, HIDDEN)
 
 
 def _paper_page(paper: Paper, related: RelatedPapers, w: Wording) -> Page:

@@ -26,16 +26,21 @@ from skis_site.navigation import navigation
 from skis_site.pages import Page, all_pages
 from skis_site.script import plotly_script
 from skis_site.wording import Wording, read_wording
-from taxonomy.store.atlas import LANGUAGES, Atlas, Leaf, Paper
+from taxonomy.exports import EXPORTS
+from taxonomy.store.atlas import Atlas
+from taxonomy.store.papers import Paper
+from taxonomy.store.row import LANGUAGES, Words
+from taxonomy.store.terms import Leaf
 
 SITE = "site"
 
 
 @dataclass(frozen=True)
-class Export:
-    """A file of the data page."""
+class File:
+    """An export as the data page lists it."""
 
     name: str
+    label: Words
     size: int
 
     @property
@@ -51,7 +56,7 @@ def render_pages(atlas: Atlas, root: Path, data: Path, out: Path, repository: st
     source, for links to a paper's file. Returns the number of pages.
     """
     environment = _environment(root / SITE / "templates")
-    shared = {"atlas": atlas, "repository": repository, "exports": _exports(data)}
+    shared = {"atlas": atlas, "repository": repository, "exports": _files(data)}
     written = 0
     for language in LANGUAGES:
         wording = read_wording(root / SITE / "translations.yaml", language)
@@ -131,10 +136,9 @@ class _Drawing:
         return self.rows[key]
 
 
-def _exports(data: Path) -> list[Export]:
-    """The files of the data page: the database first, then by name."""
-    paths = sorted(data.iterdir(), key=lambda path: (path.suffix != ".db", path.name))
-    return [Export(path.name, path.stat().st_size) for path in paths]
+def _files(data: Path) -> list[File]:
+    """The files of the data page."""
+    return [File(export.name, export.label, (data / export.name).stat().st_size) for export in EXPORTS.values()]
 
 
 def _front_matter(meta: dict[str, Any]) -> str:

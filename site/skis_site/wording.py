@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from taxonomy.store.atlas import Words
+from taxonomy.store.row import Words
 
 
 @dataclass(frozen=True)

@@ -6,22 +6,22 @@ import typer
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from skis import build as builder
-from skis.commands.shared import HERE, Root, atlas_at, err, out, stop_call, stop_input
-from skis.settings import Atlas
+from skis.commands.shared import HERE, Root, checkout_at, err, out, stop_call, stop_input
+from skis.settings import Checkout
 from taxonomy.entries.vocabulary import VocabularyError
 
 
 def build(root: Root = HERE) -> None:
-    """Build the store, the list, the exports and the pages from the entries. All or nothing."""
-    atlas = atlas_at(root)
-    count = run_build(atlas, website=False)
-    out.print(f"{count} papers: AWESOME.md, {built(atlas, 'data')}, {built(atlas, 'pages')}", style="green")
+    """Build the store, the list and the exports from the entries. All or nothing."""
+    checkout = checkout_at(root)
+    count = run_build(checkout, website=False)
+    out.print(f"{count} papers: AWESOME.md, {built(checkout, 'data')}", style="green")
 
 
-def run_build(atlas: Atlas, *, website: bool) -> int:
+def run_build(checkout: Checkout, *, website: bool) -> int:
     """Build, and return the number of papers; or stop with what is wrong."""
     try:
-        return builder.build(atlas, website=website)
+        return builder.build(checkout, website=website, waiting=lambda: err.print("another build is at work; waiting"))
     except (VocabularyError, builder.BadEntriesError) as error:
         stop_input(error.problems)
     except builder.WebsiteError as error:
@@ -32,6 +32,6 @@ def run_build(atlas: Atlas, *, website: bool) -> int:
         stop_call(f"cannot write: {reason}; nothing was published")
 
 
-def built(atlas: Atlas, name: str) -> str:
-    """Return where a result lies, as a person sees it from the atlas's folder."""
-    return str((atlas.build / name).relative_to(atlas.root))
+def built(checkout: Checkout, name: str) -> str:
+    """Return where a result lies, as a person sees it from the checkout's folder."""
+    return str((checkout.build / name).relative_to(checkout.root))

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 from rich.table import Table
 
-from skis.commands.shared import HERE, Root, atlas_at, err, out, stop_call
+from skis.commands.shared import HERE, Root, checkout_at, err, out, stop_call
 from taxonomy.entries.problem import hint
-from taxonomy.store.atlas import LANGUAGES
 from taxonomy.store.reading import StoreError, read_atlas
+from taxonomy.store.row import LANGUAGES
 
 if TYPE_CHECKING:
     from analysis.charts.files import Format
@@ -52,7 +52,7 @@ def charts(
     selection = Selection(until=_day(until), since=_day(since), survey=survey, term=leaf)
     drawn = []
     try:
-        atlas = read_atlas(atlas_at(root).store)
+        atlas = read_atlas(checkout_at(root).store)
         with err.status("drawing") as status:
             for number, name in enumerate(wanted, 1):
                 status.update(f"drawing {number} of {len(wanted)}: {name}")

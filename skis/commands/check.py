@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from skis.build import check as check_atlas
-from skis.commands.shared import HERE, AsJson, Root, atlas_at, out, print_json, stop_call, stop_input
+from skis.build import check as check_checkout
+from skis.commands.shared import HERE, AsJson, Root, checkout_at, out, print_json, stop_call, stop_input
 from taxonomy.entries.completeness import missing
 from taxonomy.entries.vocabulary import VocabularyError
 
@@ -24,20 +24,20 @@ def check(
     root: Root = HERE,
 ) -> None:
     """Check entries: form, vocabulary, facts that must agree, duplicates. Lists every problem of every file at once."""
-    atlas = atlas_at(root)
-    wanted = [path.resolve() for path in paths or [atlas.root / "papers"]]
+    checkout = checkout_at(root)
+    wanted = [path.resolve() for path in paths or [checkout.root / "papers"]]
     for path in wanted:
         if not path.exists():
             stop_call(f"{path} does not exist")
     try:
-        _, checked, _ = check_atlas(atlas)
+        _, checked, _ = check_checkout(checkout)
     except VocabularyError as error:
         stop_input(error.problems, as_json=as_json, annotate=github)
     found = checked.problems + (missing(checked.papers) if complete else [])
-    problems = [problem for problem in found if _is_below(atlas.root / problem.file, wanted)]
+    problems = [problem for problem in found if _is_below(checkout.root / problem.file, wanted)]
     if problems:
         stop_input(problems, as_json=as_json, annotate=github)
-    count = sum(_is_below(atlas.root / paper.file, wanted) for paper in checked.papers)
+    count = sum(_is_below(checkout.root / paper.file, wanted) for paper in checked.papers)
     if as_json:
         print_json([])
     else:

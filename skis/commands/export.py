@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from skis import build as builder
-from skis.commands.shared import HERE, Root, atlas_at, out, stop_call
+from skis.commands.shared import HERE, Root, checkout_at, out, stop_call
+from taxonomy.exports import EXPORTS, STORE, write_exports
 from taxonomy.store.reading import StoreError, read_atlas
 
 
@@ -18,13 +18,13 @@ def export(
     root: Root = HERE,
 ) -> None:
     """Write the exports of the last build into a folder: SQLite, CSV, JSON, BibTeX, CSL-JSON, feeds, data package."""
-    atlas = atlas_at(root)
+    checkout = checkout_at(root)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        content = read_atlas(atlas.store)
-        shutil.copyfile(atlas.store, folder / atlas.store.name)
-        builder.export(content, folder, atlas.site_url)
+        atlas = read_atlas(checkout.store)
+        shutil.copyfile(checkout.store, folder / STORE)
+        write_exports(atlas, folder, checkout.site_url)
     except StoreError as error:
         stop_call(str(error))
-    for path in sorted(folder.iterdir()):
-        out.print(str(path), markup=False)
+    for name in EXPORTS:
+        out.print(str(folder / name), markup=False)

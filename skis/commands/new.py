@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from skis.commands.shared import HERE, Root, atlas_at, err, out, stop_call, stop_input
+from skis.commands.shared import HERE, Root, checkout_at, err, out, stop_call, stop_input
 from taxonomy.entries.checks import MAX_ID, check_papers
 from taxonomy.entries.entry import Entry
 from taxonomy.entries.vocabulary import Vocabulary, VocabularyError, load_vocabulary
@@ -30,9 +30,9 @@ def new(
     root: Root = HERE,
 ) -> None:
     """Write the file of a new paper. Asks for what the options do not give."""
-    atlas = atlas_at(root)
+    checkout = checkout_at(root)
     try:
-        vocabulary = load_vocabulary(atlas.vocabulary)
+        vocabulary = load_vocabulary(checkout.vocabulary)
     except VocabularyError as error:
         stop_input(error.problems)
     if leaf.strip() == "?":
@@ -44,7 +44,7 @@ def new(
         "published": published,
         "venue": venue or None,
         "links": _links(link.strip()),
-        "behaviors": [{"leaf": leaf.strip(), "role": "primary", "technique": {"en": technique}, "source": "abstract"}],
+        "placements": [{"leaf": leaf.strip(), "role": "primary", "technique": {"en": technique}, "source": "abstract"}],
         "read": "abstract",
         "added": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
@@ -54,14 +54,14 @@ def new(
         for detail in error.errors():
             err.print(f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}", style="red", markup=False)
         stop_call("nothing was written")
-    path = atlas.root / "papers" / entry.published[:4] / f"{paper_id or _id(name or title)}.yaml"
+    path = checkout.root / "papers" / entry.published[:4] / f"{paper_id or _id(name or title)}.yaml"
     if path.exists():
-        stop_call(f"{path.relative_to(atlas.root)} exists; choose another --id")
+        stop_call(f"{path.relative_to(checkout.root)} exists; choose another --id")
     path.parent.mkdir(exist_ok=True)
     path.write_text(entry_text(entry), encoding="utf-8", newline="\n")
-    file = path.relative_to(atlas.root).as_posix()
+    file = path.relative_to(checkout.root).as_posix()
     out.print(f"wrote {file}", style="green", markup=False)
-    problems = [problem for problem in check_papers(atlas.root, vocabulary).problems if problem.file == file]
+    problems = [problem for problem in check_papers(checkout.root, vocabulary).problems if problem.file == file]
     for problem in problems:
         out.print(str(problem), markup=False)
     if problems:

@@ -9,9 +9,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from skis.settings import Atlas, NotAnAtlasError, find_atlas
+from skis.settings import Checkout, NoCheckoutError, find_checkout
 from taxonomy.entries.problem import Problem
-from taxonomy.store.atlas import Atlas as Content
+from taxonomy.store.atlas import Atlas
 from taxonomy.store.reading import StoreError, read_atlas
 
 Root = Annotated[Path, typer.Option("--root", help="A folder of the atlas.", show_default="here", metavar="DIR")]
@@ -22,17 +22,17 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def atlas_at(folder: Path) -> Atlas:
-    """Return the atlas that holds `folder`, or stop: the call is wrong."""
+def checkout_at(folder: Path) -> Checkout:
+    """Return the checkout that holds `folder`, or stop: the call is wrong."""
     try:
-        return find_atlas(folder)
-    except NotAnAtlasError as error:
+        return find_checkout(folder)
+    except NoCheckoutError as error:
         stop_call(str(error))
 
 
-def read(root: Path) -> tuple[Path, Content]:
+def read(root: Path) -> tuple[Path, Atlas]:
     """Read the store of the last build, or stop: return its path and what it says."""
-    store = atlas_at(root).store
+    store = checkout_at(root).store
     try:
         return store, read_atlas(store)
     except StoreError as error:

@@ -10,7 +10,7 @@ from skis.commands.shared import HERE, AsJson, Root, out, print_json, read, stop
 from taxonomy.entries.problem import hint
 from taxonomy.exports.bibtex import bibtex_entry
 from taxonomy.exports.records import paper_record
-from taxonomy.store.atlas import Paper
+from taxonomy.store.papers import Paper
 
 
 def show(
@@ -34,7 +34,7 @@ def show(
 
 def _print_paper(paper: Paper) -> None:
     out.print(paper.title, style="bold", markup=False)
-    out.print(", ".join(paper.authors), markup=False)
+    out.print(", ".join(author.name for author in paper.authors), markup=False)
     rows: list[tuple[str, Any]] = [
         ("published", paper.published),
         ("venue", paper.venue_label),

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from skis.commands.build import built, run_build
-from skis.commands.shared import HERE, Root, atlas_at, err, out, stop_call
+from skis.commands.shared import HERE, Root, checkout_at, err, out, stop_call
 
 
 def site(
@@ -19,12 +19,12 @@ def site(
     root: Root = HERE,
 ) -> None:
     """Build everything, and the website from it."""
-    atlas = atlas_at(root)
+    checkout = checkout_at(root)
     with err.status("building the website"):
-        count = run_build(atlas, website=True)
-    out.print(f"{count} papers: {built(atlas, 'site')}/index.html", style="green")
+        count = run_build(checkout, website=True)
+    out.print(f"{count} papers: {built(checkout, 'site')}/index.html", style="green")
     if serve:
-        _serve(atlas.build / "site", port)
+        _serve(checkout.build / "site", port)
 
 
 def _serve(folder: Path, port: int) -> None:

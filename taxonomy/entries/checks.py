@@ -15,7 +15,8 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from taxonomy.entries.document import Document, Path_, read_document
-from taxonomy.entries.entry import Entry, Part, Placement
+from taxonomy.entries.entry import Entry, Placement
+from taxonomy.entries.fields import Part
 from taxonomy.entries.problem import Problem, nearest, shown
 from taxonomy.entries.validation import report
 from taxonomy.entries.vocabulary import Trait, TraitGroup, Vocabulary
@@ -29,7 +30,6 @@ MAX_ID = 60
 RESERVED_IDS = frozenset(
     ["index", "con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))]
 )
-VENUE = re.compile(r"(.+) (\d{4})")
 
 _ENTRY = TypeAdapter(Entry)
 
@@ -71,12 +71,6 @@ def check_papers(root: Path, vocabulary: Vocabulary) -> Checked:
     return Checked(sorted(papers, key=lambda p: p.id), sorted(set(problems)))
 
 
-def split_venue(venue: str) -> tuple[str, int] | None:
-    """Split `ICML 2024` into key and year."""
-    match = VENUE.fullmatch(venue)
-    return (match[1], int(match[2])) if match else None
-
-
 def normalized_title(title: str) -> str:
     """Reduce a title to its letters and digits, without case and accents, to compare it with others."""
     plain = unicodedata.normalize("NFKD", title).casefold()
@@ -99,7 +93,7 @@ def _misplaced(path: Path, root: Path) -> str:
     parts = path.relative_to(root / "papers").parts
     if path.is_symlink() or not path.is_file():
         return "is a link or a special file; entries are plain files"
-    if len(parts) != 2 or not re.fullmatch(r"\d{4}", parts[0]) or path.suffix != ".yaml":
+    if len(parts) != 2 or not re.fullmatch(r"[0-9]{4}", parts[0]) or path.suffix != ".yaml":
         return "is not in its place: an entry is papers/<year>/<id>.yaml"
     return bad_id(path.stem)
 
@@ -142,24 +136,21 @@ def _unknown(document: Document, path: Path_, word: str, known: Iterable[str], w
 def _check_words(document: Document, entry: Entry, vocabulary: Vocabulary) -> None:
     """Check that leaves, objectives, traits and venue are in the vocabulary."""
     leaves = [leaf.code for leaf in vocabulary.leaves]
-    for index, placement in enumerate(entry.behaviors):
-        _unknown(document, ("behaviors", index, "leaf"), placement.leaf, leaves, "a leaf of leaves.yaml")
-    for code in entry.objectives:
+    for index, placement in enumerate(entry.placements):
+        _unknown(document, ("placements", index, "leaf"), placement.leaf, leaves, "a leaf of leaves.yaml")
+    for code in entry.effects:
         known = [objective.code for objective in vocabulary.objectives]
-        _unknown(document, ("objectives", code), code, known, "an objective of objectives.yaml", key=True)
+        _unknown(document, ("effects", code), code, known, "an objective of objectives.yaml", key=True)
     groups = {group.code: group for group in vocabulary.traits}
     for code, values in entry.traits.items():
         path: Path_ = ("traits", code)
         if not _unknown(document, path, code, groups, "a group of traits.yaml", key=True):
-            if groups[code].leaf not in {placement.leaf for placement in entry.behaviors}:
-                document.problem(path, f"describes {groups[code].leaf}, which is not among the behaviors", key=True)
+            if groups[code].leaf not in {placement.leaf for placement in entry.placements}:
+                document.problem(path, f"describes {groups[code].leaf}, which is not among the placements", key=True)
             _check_traits(document, path, values, groups[code])
     if entry.venue:
-        split = split_venue(entry.venue)
-        if not split:
-            document.problem(("venue",), f"{shown(entry.venue)} is not a venue and a year, such as ICML 2024")
-        else:
-            _unknown(document, ("venue",), split[0], [v.key for v in vocabulary.venues], "a venue of venues.yaml")
+        keys = [venue.key for venue in vocabulary.venues]
+        _unknown(document, ("venue",), entry.venue.key, keys, "a venue of venues.yaml")
 
 
 def _check_traits(document: Document, path: Path_, values: dict[str, str | tuple[str, ...]], group: TraitGroup) -> None:
@@ -176,7 +167,7 @@ def _check_traits(document: Document, path: Path_, values: dict[str, str | tuple
             at = here if index is None else (*here, index)
             if trait.values:
                 _unknown(document, at, item, trait.values, f"one of {', '.join(trait.values)}")
-            elif trait.type == "number" and not re.fullmatch(r"\d+(\.\d+)?", item):
+            elif trait.type == "number" and not re.fullmatch(r"[0-9]+(\.[0-9]+)?", item):
                 document.problem(at, f"{shown(item)} is not a number")
 
 
@@ -185,31 +176,31 @@ def _check_facts(document: Document, entry: Entry, path: Path) -> None:
     year = entry.published[:4]
     if path.parent.name != year:
         document.problem(("published",), f"is of {year}, but the file lies in papers/{path.parent.name}/")
-    if entry.venue and (split := split_venue(entry.venue)) and not int(year) <= split[1] <= int(year) + 10:
-        document.problem(("venue",), f"{shown(entry.venue)} does not follow the first public version of {year}")
+    if entry.venue and not int(year) <= entry.venue.year <= int(year) + 10:
+        document.problem(("venue",), f"{shown(str(entry.venue))} does not follow the first public version of {year}")
     if entry.links.arxiv:
         month = f"20{entry.links.arxiv[:2]}-{entry.links.arxiv[2:4]}"
         if entry.published[:7] > month:
             document.problem(("published",), f"is later than the arXiv number, which is of {month}")
     if not any(entry.links.model_dump().values()):
         document.problem(("links",), "needs at least one address")
-    for field in ("authors", "aliases"):
-        _refuse_repeats(document, (field,), getattr(entry, field))
-    _check_placements(document, entry.behaviors)
+    _refuse_repeats(document, ("authors",), [author.name for author in entry.authors])
+    _refuse_repeats(document, ("aliases",), entry.aliases)
+    _check_placements(document, entry.placements)
 
 
 def _check_placements(document: Document, placements: tuple[Placement, ...]) -> None:
     seen: set[str] = set()
     for index, placement in enumerate(placements):
         if placement.leaf in seen:
-            document.problem(("behaviors", index, "leaf"), f"{shown(placement.leaf)} is given twice")
+            document.problem(("placements", index, "leaf"), f"{shown(placement.leaf)} is given twice")
         seen.add(placement.leaf)
     primary = {p.leaf.partition("/")[0] for p in placements if p.role == "primary"}
     if not 1 <= len(primary) <= 2:
-        document.problem(("behaviors",), f"has {len(primary)} primary behaviors; a paper has one or two")
+        document.problem(("placements",), f"has {len(primary)} primary behaviors; a paper has one or two")
 
 
-def _refuse_repeats(document: Document, path: Path_, values: tuple[str, ...]) -> None:
+def _refuse_repeats(document: Document, path: Path_, values: Iterable[str]) -> None:
     seen: set[str] = set()
     for index, value in enumerate(values):
         if value.casefold() in seen:

@@ -25,10 +25,10 @@ def _missing(paper: EntryFile) -> Iterator[tuple[Path_, str]]:
     for language in ("en", "zh"):
         if not (entry.summary and getattr(entry.summary, language)):
             yield ("summary",), f"summary.{language}"
-    for index, placement in enumerate(entry.behaviors):
+    for index, placement in enumerate(entry.placements):
         if not placement.why:
-            yield ("behaviors", index), f"reason (why) for {placement.leaf}"
-    if not entry.objectives:
-        yield ("objectives",), "effect on any objective"
+            yield ("placements", index), f"reason (why) for {placement.leaf}"
+    if not entry.effects:
+        yield ("effects",), "effect on any objective"
     if not entry.read:
         yield ("read",), "word on how far it was read"

@@ -5,9 +5,10 @@ Unknown facts are absent. Which codes, venues and traits exist is the vocabulary
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+import re
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, WithJsonSchema, model_serializer, model_validator
 
 from taxonomy.entries.fields import (
     ArxivId,
@@ -17,13 +18,16 @@ from taxonomy.entries.fields import (
     Line,
     OpenReviewId,
     Paragraph,
+    Part,
     PartialDate,
     Percent,
-    Person,
     Url,
 )
+from taxonomy.entries.names import PERSON_SCHEMA, Person
 
 Role = Literal["primary", "secondary"]
+Way = Literal["direct", "indirect"]
+Read = Literal["abstract", "full-text"]
 SourceCode = Literal["survey", "abstract", "full-text", "code"]
 Source = Annotated[
     SourceCode,
@@ -32,12 +36,6 @@ Source = Annotated[
         "authors' published code with what it says of itself."
     ),
 ]
-
-
-class Part(BaseModel):
-    """Part of an entry; unknown fields are an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class OneLine(Part):
@@ -97,10 +95,13 @@ class Gain(Part):
 class Effect(Part):
     """How the paper bears on one objective."""
 
-    effect: Annotated[Literal["direct", "indirect"], Field(description="Aimed at, or a consequence.")]
+    effect: Annotated[Way, Field(description="Aimed at, or a consequence.")]
     source: Source
     gains: Annotated[tuple[Gain, ...], Field(max_length=20, description="Reported numbers.")] = ()
     note: Annotated[Line | None, Field(description="The reason, or what the numbers leave out.")] = None
+
+
+LINK_KINDS = tuple(Links.model_fields)
 
 
 class Evaluation(Part):
@@ -111,7 +112,27 @@ class Evaluation(Part):
     baselines: Annotated[tuple[Line, ...], Field(max_length=40)] = ()
 
 
+EVALUATION_KINDS = tuple(Evaluation.model_fields)
 TraitValue = Line | tuple[Line, ...]
+
+
+class VenueYear(Part):
+    """A venue and the year in which it published the paper, written as `ICML 2024`."""
+
+    key: Line
+    year: int
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        match = re.fullmatch(r"(.+) ([0-9]{4})", value.strip()) if isinstance(value, str) else None
+        if not match:
+            raise ValueError("is not a venue and a year, such as ICML 2024")
+        return {"key": match[1], "year": int(match[2])}
+
+    @model_serializer
+    def __str__(self) -> str:
+        return f"{self.key} {self.year}"
 
 
 class Entry(Part):
@@ -123,21 +144,28 @@ class Entry(Part):
         tuple[Line, ...], Field(max_length=10, description="Other titles of the same paper, such as a preprint's.")
     ] = ()
     authors: Annotated[
-        tuple[Person, ...], Field(min_length=1, max_length=300, description="All authors in order, Given Family.")
+        tuple[Annotated[Person, WithJsonSchema(PERSON_SCHEMA)], ...],
+        Field(
+            min_length=1,
+            max_length=300,
+            description="All authors in order, Given Family; or {given, family} where the family name has more words.",
+        ),
     ]
     published: Annotated[PartialDate, Field(description="First public version: YYYY-MM-DD, or YYYY-MM.")]
     venue: Annotated[
-        Line | None, Field(description="Key of venues.yaml and year: ICML 2024. Absent for a preprint.")
+        Annotated[VenueYear, WithJsonSchema({"type": "string"})] | None,
+        Field(description="Key of venues.yaml and year: ICML 2024. Absent for a preprint."),
     ] = None
     award: Annotated[Line | None, Field(description="Only if given, such as Best Paper.", max_length=60)] = None
     links: Links
     summary: Summary | None = None
-    behaviors: Annotated[tuple[Placement, ...], Field(min_length=1, max_length=13)]
-    objectives: Annotated[dict[str, Effect], Field(description="By code of the objective.")] = {}
+    placements: Annotated[tuple[Placement, ...], Field(min_length=1, max_length=13)]
+    effects: Annotated[dict[str, Effect], Field(default_factory=dict, description="By code of the objective.")]
     evaluation: Evaluation | None = None
-    traits: Annotated[dict[str, dict[str, TraitValue]], Field(description="By group and trait of traits.yaml.")] = {}
-    read: Annotated[
-        Literal["abstract", "full-text"] | None, Field(description="How far the curator read; absent: not yet.")
-    ] = None
+    traits: Annotated[
+        dict[str, dict[str, TraitValue]],
+        Field(default_factory=dict, description="By group and trait of traits.yaml."),
+    ]
+    read: Annotated[Read | None, Field(description="How far the curator read; absent: not yet.")] = None
     survey: Annotated[bool, Field(description="true if the survey's own figure or list holds the paper.")] = False
     added: Annotated[FullDate, Field(description="Day on which the entry was added.")]

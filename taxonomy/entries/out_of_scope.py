@@ -12,8 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from taxonomy.entries.checks import OUT_OF_SCOPE_NAME, EntryFile, bad_id, normalized_title
 from taxonomy.entries.document import read_document
-from taxonomy.entries.entry import Part
-from taxonomy.entries.fields import ArxivId, FullDate, Line, Url
+from taxonomy.entries.fields import ArxivId, FullDate, Line, Part, Url
 from taxonomy.entries.problem import Problem
 from taxonomy.entries.validation import report
 
@@ -29,7 +28,7 @@ class OutOfScope(Part):
     title: Annotated[Line, Field(description="As published.")]
     arxiv: Annotated[ArxivId | None, Field(description="arXiv number without version, in quotes.")] = None
     paper: Annotated[Url | None, Field(description="Address of the paper, where there is no arXiv number.")] = None
-    id: Annotated[
+    former_id: Annotated[
         Line | None, Field(description="The id it had, if it was in the atlas: that page then says why it left.")
     ] = None
     fails: Annotated[
@@ -52,24 +51,24 @@ def check_out_of_scope(root: Path, papers: list[EntryFile]) -> tuple[tuple[OutOf
     if document.problems:
         return (), document.problems
     try:
-        left_out = _LIST.validate_python(document.value or ())
+        items = _LIST.validate_python(document.value or ())
     except ValidationError as error:
         report(document, error, sorted(OutOfScope.model_fields))
         return (), document.problems
     taken = {paper.id: paper.file for paper in papers}
     known = {key: paper.file for paper in papers for key in _keys(paper.entry.title, paper.entry.links.arxiv)}
-    for index, item in enumerate(left_out):
+    for index, item in enumerate(items):
         for key in _keys(item.title, item.arxiv):
             if key in known:
                 document.problem((index, "title"), f"is in {known[key]} already")
         known |= dict.fromkeys(_keys(item.title, item.arxiv), "this list")
-        if item.id is not None:
-            if wrong := bad_id(item.id):
-                document.problem((index, "id"), wrong)
-            elif item.id in taken:
-                document.problem((index, "id"), f"{item.id} is the id of {taken[item.id]}")
-            taken[item.id] = "another item of this list"
-    return left_out, document.problems
+        if item.former_id is not None:
+            if wrong := bad_id(item.former_id):
+                document.problem((index, "former_id"), wrong)
+            elif item.former_id in taken:
+                document.problem((index, "former_id"), f"{item.former_id} is the id of {taken[item.former_id]}")
+            taken[item.former_id] = "another item of this list"
+    return items, document.problems
 
 
 def _keys(title: str, arxiv: str | None) -> set[str]:

@@ -18,8 +18,8 @@ def entry_schema(vocabulary: Vocabulary) -> dict[str, Any]:
     definitions["Placement"]["properties"]["leaf"] |= {
         "oneOf": [{"const": leaf.code, "title": leaf.label.en} for leaf in vocabulary.leaves]
     }
-    effect = properties["objectives"].pop("additionalProperties")
-    properties["objectives"] |= {
+    effect = properties["effects"].pop("additionalProperties")
+    properties["effects"] |= {
         "additionalProperties": False,
         "properties": {o.code: effect | {"description": o.definition.en} for o in vocabulary.objectives},
     }

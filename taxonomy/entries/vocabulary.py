@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
+from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from taxonomy.entries.document import Document, read_document
-from taxonomy.entries.fields import Line, Url
+from taxonomy.entries.fields import Line, Part, Url
 from taxonomy.entries.problem import Problem, nearest, shown
 from taxonomy.entries.validation import report
 
@@ -24,27 +24,21 @@ LeafCode = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*(/[
 Color = Annotated[str, StringConstraints(pattern=r"^#[0-9a-f]{6}$")]
 
 
-class Word(BaseModel):
-    """A thing with fixed fields; unknown ones are an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Bilingual(Word):
+class Bilingual(Part):
     """The same text in English and in Chinese."""
 
     en: Line
     zh: Line
 
 
-class Colors(Word):
+class Colors(Part):
     """A color for light pages and one for dark pages, both with enough contrast for text."""
 
     light: Color
     dark: Color
 
 
-class Term(Word):
+class Term(Part):
     """A word of the taxonomy."""
 
     code: Code
@@ -88,7 +82,7 @@ class Trait(Term):
     many: bool = False
 
 
-class TraitGroup(Word):
+class TraitGroup(Part):
     """The traits of one leaf."""
 
     code: Code
@@ -100,7 +94,7 @@ class Community(Term):
     """A research community, to which venues belong."""
 
 
-class Venue(Word):
+class Venue(Part):
     """A place of publication; entries name it by `key` and year."""
 
     key: Line
@@ -111,7 +105,7 @@ class Venue(Word):
     url: Url
 
 
-class Vocabulary(Word):
+class Vocabulary(Part):
     """All words, in the order of their files."""
 
     dimensions: tuple[Dimension, ...]
@@ -131,7 +125,7 @@ class VocabularyError(Exception):
         self.problems = problems
 
 
-WordT = TypeVar("WordT", bound=Word)
+PartT = TypeVar("PartT", bound=Part)
 
 # What refers to what: (list, field) -> (list, field that names it).
 REFERENCES = {
@@ -171,7 +165,7 @@ def load_vocabulary(folder: Path = FOLDER) -> Vocabulary:
     return Vocabulary(**lists)
 
 
-def _terms(document: Document, model: type[WordT]) -> tuple[WordT, ...]:
+def _terms(document: Document, model: type[PartT]) -> tuple[PartT, ...]:
     if document.problems:
         return ()
     try:

@@ -19,7 +19,7 @@ NOT_PLAIN = re.compile(r"(?i)y|n|yes|no|on|off|true|false|null|.*: .*|.*:|.* ")
 # Fields whose text is a sentence or could look like a number: always quoted, for an even look.
 QUOTED = frozenset({"title", "en", "zh", "why", "note", "kind", "against", "setting", "arxiv", "openreview"})
 NUMBERS = frozenset({"bits"})  # traits whose type in traits.yaml is number
-NEVER_FLOW = frozenset({"behaviors", "objectives"})
+NEVER_FLOW = frozenset({"placements", "effects"})
 DATES = frozenset({"published", "added"})
 
 

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 from taxonomy.exports.escaping import github_markdown, markdown_address
 from taxonomy.exports.feeds import page_url
-from taxonomy.store.atlas import Atlas, Behavior, Leaf, Paper
+from taxonomy.store.atlas import Atlas
+from taxonomy.store.papers import Paper
+from taxonomy.store.terms import Behavior, Leaf
 
 HEAD = """\
 <!--lint disable awesome-badge-->
@@ -80,7 +82,7 @@ def _facts(paper: Paper, leaf: Leaf, repositories: dict[str, Paper], site_url: s
 
     No address stands twice: code that several papers share is linked where the first of them is.
     """
-    shown = ", ".join(paper.authors[:MAX_AUTHORS])
+    shown = ", ".join(author.name for author in paper.authors[:MAX_AUTHORS])
     others = len(paper.authors) - MAX_AUTHORS
     sentences = [github_markdown(shown if others <= 0 else f"{shown} and {others} more")]
     published = f"{paper.venue_label}" if paper.venue else f"Preprint, {paper.month}"

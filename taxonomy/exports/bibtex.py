@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from taxonomy.entries.names import split_name
 from taxonomy.exports.escaping import bibtex
-from taxonomy.store.atlas import Atlas, Paper
+from taxonomy.store.atlas import Atlas
+from taxonomy.store.papers import Author, Paper
 
 # A word with a capital or a digit after its first letter loses its meaning in lower case: LLM, KVQuant, H2O.
 _PROTECTED = re.compile(r"(?<![\w\\])(?=\w+[A-Z0-9])[\w-]+")
@@ -17,7 +17,7 @@ def bibtex_entry(paper: Paper) -> str:
     kind, fields = _kind(paper)
     fields = {
         "title": _title(paper),
-        "author": " and ".join(_author(name) for name in paper.authors),
+        "author": " and ".join(_author(author) for author in paper.authors),
         **fields,
         **_identifiers(paper),
     }
@@ -46,10 +46,11 @@ def _title(paper: Paper) -> str:
     return bibtex(title).replace("\0", "{").replace("\1", "}")
 
 
-def _author(name: str) -> str:
-    given, family = split_name(name)
-    family = f"{{{bibtex(family)}}}" if " " in family else bibtex(family)
-    return f"{family}, {bibtex(given)}" if given else f"{{{bibtex(family)}}}"
+def _author(author: Author) -> str:
+    family = bibtex(author.family)
+    if not author.given:
+        return f"{{{family}}}"
+    return f"{{{family}}}, {bibtex(author.given)}" if " " in family else f"{family}, {bibtex(author.given)}"
 
 
 def _identifiers(paper: Paper) -> dict[str, str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from taxonomy.entries.names import split_name
-from taxonomy.store.atlas import Atlas, Paper
+from taxonomy.store.atlas import Atlas
+from taxonomy.store.papers import Author, Paper
 
 TYPES = {"conference": "paper-conference", "workshop": "paper-conference", "journal": "article-journal"}
 
@@ -17,7 +17,7 @@ def csl_item(paper: Paper) -> dict[str, Any]:
         "id": paper.id,
         "type": TYPES[paper.venue.kind] if paper.venue else "article",
         "title": paper.title,
-        "author": [_person(name) for name in paper.authors],
+        "author": [_person(author) for author in paper.authors],
         "issued": {"date-parts": [_date_parts(paper)]},
         "URL": paper.url,
     }
@@ -37,9 +37,8 @@ def csl_file(atlas: Atlas) -> str:
     return json.dumps(items, ensure_ascii=False, indent=1) + "\n"
 
 
-def _person(name: str) -> dict[str, str]:
-    given, family = split_name(name)
-    return {"family": family, "given": given} if given else {"literal": family}
+def _person(author: Author) -> dict[str, str]:
+    return {"family": author.family, "given": author.given} if author.given else {"literal": author.family}
 
 
 def _date_parts(paper: Paper) -> list[int]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from taxonomy.exports.export import Export
 from taxonomy.exports.records import PAPER_COLUMNS, PLACEMENT_COLUMNS
 
 LICENSE = {
@@ -22,18 +24,10 @@ DESCRIPTIONS = {
     "primary_leaves": "Codes of leaves, separated by `; `.",
     "secondary_leaves": "Codes of leaves, separated by `; `.",
 }
-FILES = {
-    "papers.csv": ("csv", "text/csv", "One row per paper."),
-    "placements.csv": ("csv", "text/csv", "One row per paper and leaf."),
-    "papers.json": ("json", "application/json", "All facts of all papers."),
-    "papers.bib": ("bib", "application/x-bibtex", "All papers as BibTeX."),
-    "papers.csl.json": ("json", "application/vnd.citationstyles.csl+json", "All papers as CSL-JSON."),
-    "skis.db": ("sqlite", "application/vnd.sqlite3", "The whole store as an SQLite database."),
-}
 
 
-def data_package(folder: Path, version: str) -> str:
-    """Return `datapackage.json` for the exports that lie in `folder`."""
+def data_package(folder: Path, exports: Iterable[Export], version: str) -> str:
+    """Return `datapackage.json` for those of `exports` that hold data, which lie in `folder`."""
     package = {
         "name": "skis-atlas",
         "title": "sKis Atlas",
@@ -41,20 +35,19 @@ def data_package(folder: Path, version: str) -> str:
         " Cells that begin like a spreadsheet formula carry a leading apostrophe.",
         "version": version,
         "licenses": [LICENSE],
-        "resources": [_resource(folder / name) for name in FILES],
+        "resources": [_resource(export, folder / export.name) for export in exports if export.format],
     }
     return json.dumps(package, ensure_ascii=False, indent=1) + "\n"
 
 
-def _resource(path: Path) -> dict[str, Any]:
-    form, media_type, description = FILES[path.name]
-    data = path.read_bytes()
+def _resource(export: Export, path: Path) -> dict[str, Any]:
+    data, label = path.read_bytes(), export.label.get("en")
     resource: dict[str, Any] = {
-        "name": path.name.replace(".", "-"),
-        "path": path.name,
-        "description": description,
-        "format": form,
-        "mediatype": media_type,
+        "name": export.name.replace(".", "-"),
+        "path": export.name,
+        "description": f"{label[:1].upper()}{label[1:]}.",
+        "format": export.format,
+        "mediatype": export.media_type,
         "encoding": "utf-8",
         "bytes": len(data),
         "hash": f"sha256:{hashlib.sha256(data).hexdigest()}",
@@ -69,7 +62,7 @@ def _resource(path: Path) -> dict[str, Any]:
     return resource
 
 
-def _schema(columns: list[str], primary_key: str | list[str]) -> dict[str, Any]:
+def _schema(columns: Iterable[str], primary_key: str | list[str]) -> dict[str, Any]:
     fields = [
         {"name": column, "type": TYPES.get(column, "string")}
         | ({"description": DESCRIPTIONS[column]} if column in DESCRIPTIONS else {})

@@ -6,7 +6,8 @@ import json
 import uuid
 from xml.etree import ElementTree as Xml
 
-from taxonomy.store.atlas import Atlas, Paper
+from taxonomy.store.atlas import Atlas
+from taxonomy.store.papers import Paper
 
 NAMESPACE = uuid.UUID("6ab2c7a4-6d0b-5c1e-9c39-0d6b1f4c5a10")  # the atlas's own; it makes ids that never change
 ATOM = "http://www.w3.org/2005/Atom"
@@ -30,8 +31,8 @@ def atom_feed(atlas: Atlas, site_url: str) -> str:
         _text(entry, "id", _urn(paper.id))
         _text(entry, "updated", _timestamp(paper.added))
         _link(entry, "alternate", page_url(site_url, paper), "text/html")
-        for name in paper.authors:
-            _text(Xml.SubElement(entry, f"{{{ATOM}}}author"), "name", name)
+        for author in paper.authors:
+            _text(Xml.SubElement(entry, f"{{{ATOM}}}author"), "name", author.name)
         for placement in paper.placements:
             Xml.SubElement(entry, f"{{{ATOM}}}category", term=placement.leaf.code, label=placement.leaf.label.en or "")
         _text(entry, "summary", _summary(paper))
@@ -55,7 +56,7 @@ def json_feed(atlas: Atlas, site_url: str) -> str:
                 "title": paper.title,
                 "content_text": _summary(paper),
                 "date_published": _timestamp(paper.added),
-                "authors": [{"name": name} for name in paper.authors],
+                "authors": [{"name": author.name} for author in paper.authors],
                 "tags": [placement.leaf.code for placement in paper.placements],
             }
             for paper in newest_additions(atlas)

@@ -5,22 +5,54 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from itertools import groupby
+from typing import Any, TypeVar
 
 from taxonomy.exports.escaping import spreadsheet
-from taxonomy.store.atlas import Atlas, Effect, Paper, Placement, Words
+from taxonomy.store.atlas import Atlas
+from taxonomy.store.papers import Effect, Gain, Paper, Placement
+from taxonomy.store.row import Row, Words
 
-PAPER_COLUMNS = [
-    *("id", "title", "name", "authors", "published", "venue", "venue_year", "award"),
-    *("primary_leaves", "secondary_leaves", "objectives"),
-    *("paper_url", "arxiv", "doi", "openreview", "code_url"),
-    *("summary_en", "summary_zh", "read", "survey", "added", "file"),
-]
-PLACEMENT_COLUMNS = [
-    *("paper_id", "dimension", "behavior", "leaf", "role", "weight"),
-    *("technique_en", "technique_zh", "why", "source", "note"),
-]
+RowT = TypeVar("RowT", bound=Row)
+
+PAPER_COLUMNS: dict[str, Callable[[Paper], Any]] = {
+    "id": lambda p: p.id,
+    "title": lambda p: p.title,
+    "name": lambda p: p.name,
+    "authors": lambda p: "; ".join(author.name for author in p.authors),
+    "published": lambda p: p.published,
+    "venue": lambda p: p.venue.key if p.venue else None,
+    "venue_year": lambda p: p.venue_year,
+    "award": lambda p: p.award,
+    "primary_leaves": lambda p: "; ".join(placement.leaf_code for placement in p.primary),
+    "secondary_leaves": lambda p: "; ".join(placement.leaf_code for placement in p.secondary),
+    "objectives": lambda p: "; ".join(effect.objective_code for effect in p.effects),
+    "paper_url": lambda p: _value(p, "paper"),
+    "arxiv": lambda p: _value(p, "arxiv"),
+    "doi": lambda p: _value(p, "doi"),
+    "openreview": lambda p: _value(p, "openreview"),
+    "code_url": lambda p: _value(p, "code"),
+    "summary_en": lambda p: p.summary_en,
+    "summary_zh": lambda p: p.summary_zh,
+    "read": lambda p: p.read,
+    "survey": lambda p: str(p.survey).lower(),
+    "added": lambda p: p.added,
+    "file": lambda p: p.file,
+}
+PLACEMENT_COLUMNS: dict[str, Callable[[Placement], Any]] = {
+    "paper_id": lambda p: p.paper_id,
+    "dimension": lambda p: p.leaf.dimension.code,
+    "behavior": lambda p: p.leaf.behavior_code,
+    "leaf": lambda p: p.leaf_code,
+    "role": lambda p: p.role,
+    "weight": lambda p: p.weight,
+    "technique_en": lambda p: p.technique_en,
+    "technique_zh": lambda p: p.technique_zh,
+    "why": lambda p: p.why,
+    "source": lambda p: p.source,
+    "note": lambda p: p.note,
+}
 
 
 def paper_record(paper: Paper) -> dict[str, Any]:
@@ -30,18 +62,18 @@ def paper_record(paper: Paper) -> dict[str, Any]:
             "id": paper.id,
             "title": paper.title,
             "name": paper.name,
-            "aliases": paper.aliases,
-            "authors": paper.authors,
+            "aliases": [alias.title for alias in paper.aliases],
+            "authors": [author.name for author in paper.authors],
             "published": paper.published,
             "venue": paper.venue_label,
             "award": paper.award,
             "links": {link.kind: link.url for link in paper.links.values()},
             "ids": {kind: paper.links[kind].value for kind in ("arxiv", "doi", "openreview") if kind in paper.links},
             "summary": _words(paper.summary),
-            "behaviors": [_placement(placement) for placement in paper.placements],
-            "objectives": [_effect(effect) for effect in paper.effects],
+            "placements": [_placement(placement) for placement in paper.placements],
+            "effects": [_effect(effect) for effect in paper.effects],
             "evaluation": paper.evaluation,
-            "traits": [{"leaf": t.leaf.code, "trait": t.trait.code, "values": t.values} for t in paper.traits],
+            "traits": _traits(paper),
             "read": paper.read,
             "survey": paper.survey,
             "added": paper.added,
@@ -72,7 +104,20 @@ def _effect(effect: Effect) -> dict[str, Any]:
             "effect": effect.effect,
             "source": effect.source,
             "note": effect.note,
-            "gains": [_known(vars(gain)) for gain in effect.gains],
+            "gains": [_gain(gain) for gain in effect.gains],
+        }
+    )
+
+
+def _gain(gain: Gain) -> dict[str, Any]:
+    return _known(
+        {
+            "factor": gain.factor,
+            "percent": gain.percent,
+            "kind": gain.kind,
+            "against": gain.against,
+            "setting": gain.setting,
+            "up_to": gain.up_to,
         }
     )
 
@@ -84,61 +129,34 @@ def papers_json(atlas: Atlas) -> str:
 
 def papers_csv(atlas: Atlas) -> str:
     """Return one row per paper; several values in a cell are separated by `; `."""
-    return _table(PAPER_COLUMNS, (_paper_row(paper) for paper in atlas.papers))
+    return _table(PAPER_COLUMNS, atlas.papers)
 
 
 def placements_csv(atlas: Atlas) -> str:
     """Return one row per placement."""
-    rows = (
-        [
-            paper.id,
-            placement.leaf.dimension.code,
-            placement.leaf.behavior.code,
-            placement.leaf.code,
-            placement.role,
-            placement.weight,
-            placement.technique.en,
-            placement.technique.zh,
-            placement.why,
-            placement.source,
-            placement.note,
-        ]
-        for paper in atlas.papers
-        for placement in paper.placements
-    )
-    return _table(PLACEMENT_COLUMNS, rows)
+    return _table(PLACEMENT_COLUMNS, (placement for paper in atlas.papers for placement in paper.placements))
 
 
-def _paper_row(paper: Paper) -> list[Any]:
-    values = {kind: link.value for kind, link in paper.links.items()}
-    return [
-        paper.id,
-        paper.title,
-        paper.name,
-        "; ".join(paper.authors),
-        paper.published,
-        paper.venue.key if paper.venue else None,
-        paper.venue_year,
-        paper.award,
-        "; ".join(placement.leaf.code for placement in paper.primary),
-        "; ".join(placement.leaf.code for placement in paper.secondary),
-        "; ".join(effect.objective.code for effect in paper.effects),
-        *(values.get(kind) for kind in ("paper", "arxiv", "doi", "openreview", "code")),
-        paper.summary.en,
-        paper.summary.zh,
-        paper.read,
-        str(paper.survey).lower(),
-        paper.added,
-        paper.file,
-    ]
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def _table(columns: Mapping[str, Callable[[RowT], Any]], rows: Iterable[RowT]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([spreadsheet(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    for row in rows:
+        cells = [value(row) for value in columns.values()]
+        writer.writerow([spreadsheet(cell) if isinstance(cell, str) else cell for cell in cells])
     return out.getvalue()
+
+
+def _value(paper: Paper, kind: str) -> str | None:
+    return paper.links[kind].value if kind in paper.links else None
+
+
+def _traits(paper: Paper) -> list[dict[str, Any]]:
+    groups = groupby(paper.traits, key=lambda item: item.trait)
+    return [
+        {"leaf": trait.group.leaf_code, "trait": trait.code, "values": [item.value for item in items]}
+        for trait, items in groups
+    ]
 
 
 def _words(words: Words) -> dict[str, str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypedDict
 
-from taxonomy.store.atlas import Atlas, Paper
+from taxonomy.store.atlas import Atlas
+from taxonomy.store.papers import Paper
 
 
 class LeafCount(TypedDict):

@@ -13,11 +13,11 @@ Papers = dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
-def small(content_of: Callable[..., Atlas]) -> Callable[[Papers], Atlas]:
+def small(atlas_of: Callable[..., Atlas]) -> Callable[[Papers], Atlas]:
     """Make an atlas: `small({id: {"primary": [leaves], "secondary": [leaves], "effects": {objective: effect}, …}})`."""
 
     def make(papers: Papers) -> Atlas:
-        return content_of({paper: facts(paper, **given) for paper, given in papers.items()})
+        return atlas_of({paper: facts(paper, **given) for paper, given in papers.items()})
 
     return make
 
@@ -40,8 +40,8 @@ def facts(
         "authors": ["Ada Lovelace"],
         "published": "2024-05-06",
         "links": {"paper": f"https://example.org/{paper}"},
-        "behaviors": [{"leaf": leaf, "role": role, "source": "abstract"} for leaf, role in roles],
-        "objectives": objectives,
+        "placements": [{"leaf": leaf, "role": role, "source": "abstract"} for leaf, role in roles],
+        "effects": objectives,
         "added": "2026-11-24",
         **more,
     }

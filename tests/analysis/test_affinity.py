@@ -64,12 +64,12 @@ def test_leaves_are_columns_of_their_own(small: Callable[..., Atlas]):
 
 
 @pytest.mark.parametrize("survey", [False, True])
-def test_plain_sql_gives_the_same_coefficients(content: Atlas, store: Path, survey: bool):
+def test_plain_sql_gives_the_same_coefficients(atlas: Atlas, store: Path, survey: bool):
     with sqlite3.connect(store) as connection:
         rows = connection.execute(IN_SQL, {"survey": survey}).fetchall()
     c = {(one, other): value for one, other, value, _ in rows}
     together = {(one, other): count for one, other, _, count in rows}
-    found = affinity(content, SURVEY if survey else EVERYTHING)
+    found = affinity(atlas, SURVEY if survey else EVERYTHING)
     assert found.pairs
     for pair in found.pairs:
         i, j = pair.one.code, pair.other.code
@@ -79,9 +79,9 @@ def test_plain_sql_gives_the_same_coefficients(content: Atlas, store: Path, surv
         assert pair.expected == pytest.approx(together[i, i] * together[j, j] / found.count)
 
 
-def test_significance_is_the_hypergeometric_law(content: Atlas):
+def test_significance_is_the_hypergeometric_law(atlas: Atlas):
     """Fisher's two-sided p is the sum over all tables with the same margins that are no likelier."""
-    found = affinity(content, SURVEY)
+    found = affinity(atlas, SURVEY)
     present = dict(zip([label.code for label in found.labels], found.present, strict=True))
     for pair in found.pairs:
         n, a, b = found.count, present[pair.one.code], present[pair.other.code]
@@ -90,8 +90,8 @@ def test_significance_is_the_hypergeometric_law(content: Atlas):
         assert pair.p == pytest.approx(sum(c for c in chance if c <= mine * (1 + 1e-7)), rel=1e-6)
 
 
-def test_false_discovery_rates_follow_benjamini_and_hochberg(content: Atlas):
-    pairs = sorted(affinity(content).pairs, key=lambda pair: pair.p)
+def test_false_discovery_rates_follow_benjamini_and_hochberg(atlas: Atlas):
+    pairs = sorted(affinity(atlas).pairs, key=lambda pair: pair.p)
     least = 1.0
     for rank, pair in reversed([*enumerate(pairs, 1)]):
         least = min(least, pair.p * len(pairs) / rank)
@@ -129,10 +129,10 @@ def test_binary_weights_give_jaccards_coefficient(rows: list[list[float]]):
         assert t[i, j] == pytest.approx(len(one & other) / len(one | other) if one | other else 0)
 
 
-def test_the_interval_is_that_of_drawn_papers(content: Atlas):
+def test_the_interval_is_that_of_drawn_papers(atlas: Atlas):
     """Another way to draw: choose rows, and compute the coefficient of each draw anew."""
-    papers = SURVEY.papers(content)
-    columns = labels(content, "behavior")
+    papers = SURVEY.papers(atlas)
+    columns = labels(atlas, "behavior")
     matrix = weights(papers, columns, "behavior")
     random = np.random.default_rng(7)
     codes = [label.code for label in columns]
@@ -141,21 +141,21 @@ def test_the_interval_is_that_of_drawn_papers(content: Atlas):
     for _ in range(2000):
         drawn = matrix[random.integers(0, len(papers), len(papers))]
         draws.append(tanimoto(drawn.T @ drawn)[i, j])
-    pair = affinity(content, SURVEY, draws=2000).pair("hae", "cdo")
+    pair = affinity(atlas, SURVEY, draws=2000).pair("hae", "cdo")
     low, high = np.quantile(draws, [0.025, 0.975])
     assert pair.low == pytest.approx(low, abs=0.03)
     assert pair.high == pytest.approx(high, abs=0.03)
     assert pair.low < pair.affinity < pair.high
 
 
-def test_same_input_same_numbers(content: Atlas):
-    one, other = affinity(content), affinity(content)
+def test_same_input_same_numbers(atlas: Atlas):
+    one, other = affinity(atlas), affinity(atlas)
     assert np.array_equal(one.samples, other.samples)
     assert one.pairs == other.pairs
 
 
-def test_the_network_holds_what_reaches_the_threshold(content: Atlas):
-    found = affinity(content)
+def test_the_network_holds_what_reaches_the_threshold(atlas: Atlas):
+    found = affinity(atlas)
     graph = network(found)
     assert graph.number_of_nodes() == len(found.labels)
     assert {frozenset(edge) for edge in graph.edges} == {
@@ -164,17 +164,17 @@ def test_the_network_holds_what_reaches_the_threshold(content: Atlas):
     assert all(data["inside"] == (data["pair"].one.dimension is data["pair"].other.dimension) for *_, data in
                graph.edges(data=True))  # fmt: skip
     assert nx.number_of_selfloops(graph) == 0
-    assert network(affinity(content, threshold=1)).number_of_edges() == 0
-    assert network(affinity(content, threshold=0)).number_of_edges() == comb(len(found.labels), 2)
+    assert network(affinity(atlas, threshold=1)).number_of_edges() == 0
+    assert network(affinity(atlas, threshold=0)).number_of_edges() == comb(len(found.labels), 2)
 
 
-def test_a_threshold_or_a_number_of_draws_that_makes_no_sense_is_refused(content: Atlas):
+def test_a_threshold_or_a_number_of_draws_that_makes_no_sense_is_refused(atlas: Atlas):
     with pytest.raises(ValueError, match="between 0 and 1"):
-        affinity(content, threshold=1.5)
+        affinity(atlas, threshold=1.5)
     with pytest.raises(ValueError, match="needs draws"):
-        affinity(content, draws=0)
+        affinity(atlas, draws=0)
 
 
-def test_without_papers_there_is_a_clear_message(content: Atlas):
+def test_without_papers_there_is_a_clear_message(atlas: Atlas):
     with pytest.raises(EmptySelectionError, match="none of all papers until 1999"):
-        affinity(content, Selection(until="1999"))
+        affinity(atlas, Selection(until="1999"))

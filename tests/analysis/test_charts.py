@@ -18,14 +18,15 @@ from analysis.charts.chart import Chart
 from analysis.charts.files import NoBrowserError, csv_text, page, plain, write_charts
 from analysis.effects import effects
 from analysis.selection import EmptySelectionError, Selection
-from taxonomy.store.atlas import LANGUAGES, Atlas
+from taxonomy.store.atlas import Atlas
+from taxonomy.store.row import LANGUAGES
 
 BROWSER = any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome")))
 
 
 @pytest.fixture(scope="module", params=CHARTS)
-def drawn(request: pytest.FixtureRequest, content: Atlas) -> Chart:
-    return chart(request.param, content)
+def drawn(request: pytest.FixtureRequest, atlas: Atlas) -> Chart:
+    return chart(request.param, atlas)
 
 
 def keys_in(value: Any) -> set[str]:
@@ -35,8 +36,8 @@ def keys_in(value: Any) -> set[str]:
     return {value} if isinstance(value, str) and value else set()
 
 
-def test_a_chart_has_a_title_a_caption_from_its_numbers_and_an_alternative_text(content: Atlas, drawn: Chart):
-    chinese = chart(drawn.name, content, language="zh")
+def test_a_chart_has_a_title_a_caption_from_its_numbers_and_an_alternative_text(atlas: Atlas, drawn: Chart):
+    chinese = chart(drawn.name, atlas, language="zh")
     for said in (drawn, chinese):
         for text in (said.title, said.caption, said.alt):
             assert text
@@ -46,20 +47,20 @@ def test_a_chart_has_a_title_a_caption_from_its_numbers_and_an_alternative_text(
     assert drawn.rows == chinese.rows, "the numbers are those of the papers, in whatever language"
 
 
-def test_what_can_be_clicked_leads_somewhere(content: Atlas, drawn: Chart):
+def test_what_can_be_clicked_leads_somewhere(atlas: Atlas, drawn: Chart):
     for trace in drawn.figure.data:
         for key in keys_in(trace.customdata):
             if key.startswith("term:"):
-                assert key.removeprefix("term:") in content.behaviors
+                assert key.removeprefix("term:") in atlas.behaviors
             elif drawn.name in ("months", "venues", "code"):
-                assert key in drawn.lists or not _any_paper(content, key), key
+                assert key in drawn.lists or not _any_paper(atlas, key), key
             else:
                 assert drawn.lists[key], key
     assert all(papers for papers in drawn.lists.values())
 
 
-def _any_paper(content: Atlas, key: str) -> bool:
-    return any(paper.month == key for paper in content.papers)
+def _any_paper(atlas: Atlas, key: str) -> bool:
+    return any(paper.month == key for paper in atlas.papers)
 
 
 def test_colors_of_the_figure_are_known_to_the_dark_page(drawn: Chart):
@@ -67,36 +68,36 @@ def test_colors_of_the_figure_are_known_to_the_dark_page(drawn: Chart):
     assert used <= set(drawn.dark) | set(drawn.dark.values())
 
 
-def test_drawing_twice_gives_the_same_figure_table_and_page(content: Atlas, drawn: Chart):
-    again = chart(drawn.name, content)
+def test_drawing_twice_gives_the_same_figure_table_and_page(atlas: Atlas, drawn: Chart):
+    again = chart(drawn.name, atlas)
     assert plain(again.figure) == plain(drawn.figure)
     assert csv_text(again) == csv_text(drawn)
     assert page(again) == page(drawn)
 
 
-def test_tables_say_what_the_analyses_say(content: Atlas):
-    found = affinity(content)
-    rows = {row["pair"]: row for row in chart("affinity", content).rows}
+def test_tables_say_what_the_analyses_say(atlas: Atlas):
+    found = affinity(atlas)
+    rows = {row["pair"]: row for row in chart("affinity", atlas).rows}
     for pair in found.pairs:
         assert rows[pair.key]["affinity"] == pytest.approx(pair.affinity, abs=1e-4)
         assert rows[pair.key]["papers"] == pair.observed
-    table = effects(content)
-    for row in chart("effects", content).rows:
+    table = effects(atlas)
+    for row in chart("effects", atlas).rows:
         cell = table.cells[str(row["behavior"]), str(row["objective"])]
         assert (row["direct"], row["indirect"], row["of"]) == (len(cell.direct), len(cell.indirect), cell.total)
 
 
-def test_the_network_draws_one_line_per_pair_and_dashes_those_inside_a_dimension(content: Atlas):
-    found = affinity(content, threshold=0.14)
-    lines = [trace for trace in chart("affinity", content).figure.data if trace.mode == "lines"]
+def test_the_network_draws_one_line_per_pair_and_dashes_those_inside_a_dimension(atlas: Atlas):
+    found = affinity(atlas, threshold=0.14)
+    lines = [trace for trace in chart("affinity", atlas).figure.data if trace.mode == "lines"]
     assert len(lines) == len(found.edges)
     assert sum(line.line.dash == "dash" for line in lines) == sum(pair.inside for pair in found.edges)
     assert sorted(line.line.width for line in lines) == pytest.approx(sorted(1 + 22 * p.affinity for p in found.edges))
 
 
 @pytest.mark.parametrize("name", ["months", "venues"])
-def test_parts_of_a_bar_differ_without_color(content: Atlas, name: str):
-    shapes = [bar.marker.pattern.shape for bar in chart(name, content).figure.data]
+def test_parts_of_a_bar_differ_without_color(atlas: Atlas, name: str):
+    shapes = [bar.marker.pattern.shape for bar in chart(name, atlas).figure.data]
     assert len(set(shapes)) == len(shapes)
 
 
@@ -107,9 +108,9 @@ def test_one_paper_is_enough(small: Callable[..., Atlas], name: str, language: s
 
 
 @pytest.mark.parametrize("name", CHARTS)
-def test_nothing_is_drawn_of_nothing(content: Atlas, name: str):
+def test_nothing_is_drawn_of_nothing(atlas: Atlas, name: str):
     with pytest.raises(EmptySelectionError, match="no paper is left"):
-        chart(name, content, Selection(until="1999"))
+        chart(name, atlas, Selection(until="1999"))
 
 
 def test_texts_of_papers_stay_texts_in_hovers_and_pages(small: Callable[..., Atlas]):
@@ -124,8 +125,8 @@ def test_texts_of_papers_stay_texts_in_hovers_and_pages(small: Callable[..., Atl
 
 
 class TestFiles:
-    def test_tables_and_pages_need_no_browser(self, content: Atlas, tmp_path: Path):
-        written = write_charts([chart("code", content)], tmp_path, ("csv", "html"))
+    def test_tables_and_pages_need_no_browser(self, atlas: Atlas, tmp_path: Path):
+        written = write_charts([chart("code", atlas)], tmp_path, ("csv", "html"))
         assert [path.name for path in written] == ["code.csv", "code.html", "plotly.min.js"]
         with (tmp_path / "code.csv").open() as file:
             years = [row["year"] for row in csv.DictReader(file)]
@@ -133,8 +134,8 @@ class TestFiles:
         assert 'src="plotly.min.js"' in (tmp_path / "code.html").read_text("utf-8")
 
     @pytest.mark.skipif(not BROWSER, reason="NO CHROMIUM IS INSTALLED: no picture was drawn (`make browser`)")
-    def test_pictures_are_whole_say_what_they_show_and_are_equal_twice(self, content: Atlas, tmp_path: Path):
-        charts = [chart(name, content) for name in ("affinity", "effects", "months", "gains-throughput")]
+    def test_pictures_are_whole_say_what_they_show_and_are_equal_twice(self, atlas: Atlas, tmp_path: Path):
+        charts = [chart(name, atlas) for name in ("affinity", "effects", "months", "gains-throughput")]
         for folder in ("one", "two"):
             write_charts(charts, tmp_path / folder, ("svg",))
         for drawn in charts:
@@ -145,7 +146,7 @@ class TestFiles:
             assert str(root.get("aria-label")).startswith(drawn.title)
             assert drawn.title in "".join(root.itertext())
 
-    def test_without_a_browser_there_is_a_clear_message(self, content: Atlas, tmp_path: Path, monkeypatch):
+    def test_without_a_browser_there_is_a_clear_message(self, atlas: Atlas, tmp_path: Path, monkeypatch):
         import kaleido
 
         def fails(*_: object) -> None:
@@ -153,5 +154,5 @@ class TestFiles:
 
         monkeypatch.setattr(kaleido, "write_fig_from_object_sync", fails)
         with pytest.raises(NoBrowserError, match="CSV and HTML do not"):
-            write_charts([chart("code", content)], tmp_path, ("csv", "svg"))
+            write_charts([chart("code", atlas)], tmp_path, ("csv", "svg"))
         assert (tmp_path / "code.csv").is_file()

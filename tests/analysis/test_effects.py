@@ -51,9 +51,9 @@ def test_a_star_needs_seven_of_ten(small: Callable[..., Atlas], gaining: int, st
     assert effects(small(papers)).cells["kvs", "throughput"].star == star
 
 
-def test_plain_sql_counts_the_same(content: Atlas, store: Path):
+def test_plain_sql_counts_the_same(atlas: Atlas, store: Path):
     with sqlite3.connect(store) as connection:
         rows = {(b, o): counts for b, o, *counts in connection.execute(IN_SQL)}
-    table = effects(content)
+    table = effects(atlas)
     for key, cell in table.cells.items():
         assert [len(cell.direct), len(cell.indirect), len(cell.gaining)] == rows.get(key, [0, 0, 0])

@@ -31,13 +31,13 @@ def test_up_to_stays_apart_and_costs_and_percentages_out(small: Callable[..., At
     assert len(reported(atlas)) == 5
 
 
-def test_every_number_of_the_store_is_reported(content: Atlas, store: Path):
+def test_every_number_of_the_store_is_reported(atlas: Atlas, store: Path):
     query = "SELECT COUNT(*) FROM gain JOIN placement USING (paper_id) WHERE role = 'primary'"
     with sqlite3.connect(store) as connection:
-        assert len(reported(content)) == connection.execute(query).fetchone()[0]
+        assert len(reported(atlas)) == connection.execute(query).fetchone()[0]
 
 
-def test_quartiles_are_numpys(content: Atlas):
-    for spread in spreads(content):
+def test_quartiles_are_numpys(atlas: Atlas):
+    for spread in spreads(atlas):
         assert spread.quartiles == pytest.approx(tuple(np.quantile(spread.factors, [0.25, 0.75])))
         assert spread.median == pytest.approx(float(np.median(spread.factors)))

@@ -89,8 +89,8 @@ def test_o7_falls_when_compression_finds_partners(small: Callable[..., Atlas]):
     assert verdict(small(alone | rest | both), "O7") == "no longer holds"
 
 
-def test_on_the_real_store_every_observation_has_figures_and_a_reason_in_both_languages(content: Atlas):
-    all_found = observations(content)
+def test_on_the_real_store_every_observation_has_figures_and_a_reason_in_both_languages(atlas: Atlas):
+    all_found = observations(atlas)
     assert [o.code for o in all_found] == [f"O{i}" for i in range(1, 8)]
     for observation in all_found:
         for finding in (observation.today, observation.survey):
@@ -99,11 +99,11 @@ def test_on_the_real_store_every_observation_has_figures_and_a_reason_in_both_la
             assert finding.reason.en
             assert finding.reason.zh
             assert "{" not in finding.reason.en + finding.reason.zh
-    assert observations(content, Selection(survey=True))[0].today == all_found[0].survey
+    assert observations(atlas, Selection(survey=True))[0].today == all_found[0].survey
 
 
-def test_challenges_name_the_papers_that_work_on_them(content: Atlas):
-    by_code = {challenge.code: challenge for challenge in challenges(content)}
+def test_challenges_name_the_papers_that_work_on_them(atlas: Atlas):
+    by_code = {challenge.code: challenge for challenge in challenges(atlas)}
     assert [*by_code] == [f"C{i}" for i in range(1, 7)]
     assert all(
         any(e.objective.code == "energy" and e.effect == "direct" for e in paper.effects)
@@ -114,21 +114,21 @@ def test_challenges_name_the_papers_that_work_on_them(content: Atlas):
 
 
 class TestWhatTheSurveyPrinted:
-    def test_its_papers_are_placed_as_in_its_figure(self, content: Atlas):
+    def test_its_papers_are_placed_as_in_its_figure(self, atlas: Atlas):
         for leaf, papers in published()["papers"].items():
             for paper in papers:
-                assert leaf in {p.leaf.code for p in content.by_id[paper].primary}, f"{paper} in {leaf}"
-                assert content.by_id[paper].survey
+                assert leaf in {p.leaf.code for p in atlas.by_id[paper].primary}, f"{paper} in {leaf}"
+                assert atlas.by_id[paper].survey
 
     @pytest.mark.parametrize(
         "what", ["strongest pair", "without an edge", "hae–cdo", "ovlp–hae", "ovlp–mho", "kvs–kvrm"]
     )
-    def test_what_we_reproduce(self, content: Atlas, what: str):
-        assert next(d for d in compare(content) if d.what == what).agrees
+    def test_what_we_reproduce(self, atlas: Atlas, what: str):
+        assert next(d for d in compare(atlas) if d.what == what).agrees
 
-    def test_every_printed_number_is_compared(self, content: Atlas):
-        rows = compare(content)
+    def test_every_printed_number_is_compared(self, atlas: Atlas):
+        rows = compare(atlas)
         assert len({row.what for row in rows}) == len(rows)
         assert sum(" on " in row.what and not row.what.startswith("papers") for row in rows) == 49
         assert sum(row.what.startswith("papers") for row in rows) == 14
-        assert len(figure_papers().papers(content)) == 116
+        assert len(figure_papers().papers(atlas)) == 116

@@ -37,8 +37,8 @@ def test_the_nearest_papers_come_closest_to_all_parts(small: Callable[..., Atlas
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_on_the_real_store_each_opening_is_rarer_than_expected(content: Atlas, kind: Kind):
-    found = openings(content, kind)
+def test_on_the_real_store_each_opening_is_rarer_than_expected(atlas: Atlas, kind: Kind):
+    found = openings(atlas, kind)
     assert found
     assert all(opening.observed < opening.expected >= LEAST for opening in found)
     assert all(0 < opening.p <= opening.q <= 1 for opening in found)
@@ -56,6 +56,6 @@ def test_what_is_too_rare_to_be_expected_is_no_finding(small: Callable[..., Atla
     assert openings(small(papers_of((2, ["kvs"], []), (2, ["cdo"], []))), "behaviors") == []
 
 
-def test_an_unknown_kind_is_refused(content: Atlas):
+def test_an_unknown_kind_is_refused(atlas: Atlas):
     with pytest.raises(ValueError, match="none of behaviors"):
-        openings(content, "venues")  # type: ignore[arg-type]
+        openings(atlas, "venues")  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ def test_months_without_papers_are_there_too(small: Callable[..., Atlas]):
     assert found[3].by_behavior == {"kvs": 0, "ovlp": 0, "hae": 1, "mho": 0, "cdo": 1, "kvcc": 0, "kvrm": 0}
 
 
-def test_all_papers_are_counted_once(content: Atlas, store: Path):
+def test_all_papers_are_counted_once(atlas: Atlas, store: Path):
     with sqlite3.connect(store) as connection:
         by_month = dict(connection.execute("SELECT substr(published, 1, 7), COUNT(*) FROM paper GROUP BY 1"))
         code = dict(
@@ -34,21 +34,21 @@ def test_all_papers_are_counted_once(content: Atlas, store: Path):
             )
         )
         venues = dict(connection.execute("SELECT year, COUNT(venue_code) FROM paper GROUP BY 1"))
-    assert {month.month: len(month.papers) for month in months(content) if month.papers} == by_month
-    assert {year.year: year.with_code for year in years(content)} == code
-    assert {year.year: sum(year.by_community.values()) for year in years(content)} == venues
-    assert sum(year.preprints for year in years(content)) == len(content.papers) - sum(venues.values())
+    assert {month.month: len(month.papers) for month in months(atlas) if month.papers} == by_month
+    assert {year.year: year.with_code for year in years(atlas)} == code
+    assert {year.year: sum(year.by_community.values()) for year in years(atlas)} == venues
+    assert sum(year.preprints for year in years(atlas)) == len(atlas.papers) - sum(venues.values())
 
 
-def test_a_trend_is_the_affinity_until_then(content: Atlas):
-    ends, trends = affinity_trends(content)
+def test_a_trend_is_the_affinity_until_then(atlas: Atlas):
+    ends, trends = affinity_trends(atlas)
     assert ends == sorted(set(ends))
     for index in (0, len(ends) // 2, len(ends) - 1):
-        then = affinity(content, Selection(until=ends[index]), draws=1)
+        then = affinity(atlas, Selection(until=ends[index]), draws=1)
         for trend in trends:
             assert trend.values[index] == pytest.approx(then.pair(trend.one.code, trend.other.code).affinity)
     strong = {frozenset((t.one.code, t.other.code)) for t in trends}
-    today = affinity(content, draws=1)
+    today = affinity(atlas, draws=1)
     assert {frozenset((p.one.code, p.other.code)) for p in today.edges} <= strong
     assert all(max(trend.values) >= THRESHOLD for trend in trends)
 

@@ -24,7 +24,7 @@ from taxonomy.entries.vocabulary import load_vocabulary
 from taxonomy.entries.writing import entry_text
 from taxonomy.store.reading import read_atlas
 from taxonomy.store.writing import build_store
-from tests.conftest import ROOT, new_atlas
+from tests.checkouts import ROOT, new_checkout
 
 SIZES = (168, 1000, 10_000)
 RUNS = {168: 7, 1000: 5, 10_000: 3}
@@ -65,7 +65,7 @@ def median(action: Callable[[], object], runs: int) -> float:
 
 def measure(count: int, papers: list[EntryFile], folder: Path) -> dict[str, float]:
     """Return the median seconds of each step at `count` entries."""
-    atlas, vocabulary, runs = new_atlas(folder), load_vocabulary(), RUNS[count]
+    atlas, vocabulary, runs = new_checkout(folder), load_vocabulary(), RUNS[count]
     generate(folder, count, papers)
     checked = check_papers(folder, vocabulary)
     if checked.problems or len(checked.papers) != count:
@@ -76,17 +76,17 @@ def measure(count: int, papers: list[EntryFile], folder: Path) -> dict[str, floa
         build_store(folder / "x.db", vocabulary, checked.papers)
 
     times = {"check": median(lambda: check_papers(folder, vocabulary), runs), "store": median(store, runs)}
-    content, data = read_atlas(folder / "x.db"), folder / "data"
+    atlas, data = read_atlas(folder / "x.db"), folder / "data"
     data.mkdir()
 
     def pages() -> None:
         shutil.rmtree(folder / "out", ignore_errors=True)
-        render_pages(content, folder, data, folder / "out", atlas.repository)
+        render_pages(atlas, folder, data, folder / "out", atlas.repository)
 
     times["pages"] = median(pages, runs)
     times["build"] = median(lambda: build(atlas), runs)
-    times["affinity"] = median(lambda: affinity(content, level="leaf"), runs)
-    times["charts"] = median(lambda: [chart(name, content) for name in CHARTS], runs)
+    times["affinity"] = median(lambda: affinity(atlas, level="leaf"), runs)
+    times["charts"] = median(lambda: [chart(name, atlas) for name in CHARTS], runs)
     return times
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
 from skis.build import build
-from skis.settings import Atlas
+from skis.settings import Checkout
 from skis_site.addresses import page_of, relative
 from skis_site.escaping import entities
 from skis_site.figures import duration, percent
@@ -24,8 +24,8 @@ from skis_site.navigation import navigation
 from skis_site.pages import all_pages
 from skis_site.script import PART, plotly_script
 from skis_site.wording import read_wording
-from taxonomy.store.atlas import LANGUAGES
-from tests.conftest import SAMPLE, new_atlas, write_entry
+from taxonomy.store.row import LANGUAGES
+from tests.checkouts import SAMPLE, new_checkout, write_entry
 from tests.hostile import PAYLOADS
 from tests.reference_kernels.results import GPU, TIMED, WRONG, copied_package, made_up, write_result
 
@@ -93,9 +93,9 @@ def wordings(root: Path):
     return {language: read_wording(root / "site" / "translations.yaml", language) for language in LANGUAGES}
 
 
-def test_every_thing_has_its_page_in_both_languages(content, wordings):
+def test_every_thing_has_its_page_in_both_languages(atlas, wordings):
     for wording in wordings.values():
-        paths = [page.path for page in all_pages(content, wording)]
+        paths = [page.path for page in all_pages(atlas, wording)]
         assert len(paths) == len(set(paths))
         expected = {
             "index.html",
@@ -104,16 +104,16 @@ def test_every_thing_has_its_page_in_both_languages(content, wordings):
             "data.html",
             "about.html",
             "kernels/index.html",
-            "left-out.html",
+            "out-of-scope.html",
         }
-        expected |= {f"papers/{paper.id}.html" for paper in content.papers}
-        expected |= {f"taxonomy/{d.code}/index.html" for d in content.dimensions}
-        expected |= {f"taxonomy/{code}/index.html" for code in content.behaviors}
-        expected |= {f"taxonomy/{code}.html" for code in content.leaves if "/" in code}
-        expected |= {f"objectives/{code}.html" for code in content.objectives}
-        expected |= {f"venues/{paper.venue.code}.html" for paper in content.papers if paper.venue}
-        expected |= {f"years/{paper.year}.html" for paper in content.papers}
-        expected |= {f"papers/{item.former_id}.html" for item in content.left_out if item.former_id}
+        expected |= {f"papers/{paper.id}.html" for paper in atlas.papers}
+        expected |= {f"taxonomy/{d.code}/index.html" for d in atlas.dimensions}
+        expected |= {f"taxonomy/{code}/index.html" for code in atlas.behaviors}
+        expected |= {f"taxonomy/{code}.html" for code in atlas.leaves if "/" in code}
+        expected |= {f"objectives/{code}.html" for code in atlas.objectives}
+        expected |= {f"venues/{paper.venue.code}.html" for paper in atlas.papers if paper.venue}
+        expected |= {f"years/{paper.year}.html" for paper in atlas.papers}
+        expected |= {f"papers/{item.former_id}.html" for item in atlas.out_of_scope if item.former_id}
         assert expected <= set(paths)
 
 
@@ -130,19 +130,19 @@ def test_every_word_of_the_pages_is_translated_and_used(root: Path):
         assert key in others or key.startswith(computed) or f'"{key}"' in code, f"{key} is not used"
 
 
-def test_papers_and_venues_stay_out_of_the_navigation(content, wordings):
-    tree = navigation(content, wordings["en"])
+def test_papers_and_venues_stay_out_of_the_navigation(atlas, wordings):
+    tree = navigation(atlas, wordings["en"])
     assert not re.search(r"papers/(?!index)", tree)
     assert not re.search(r"venues/(?!index)", tree)
-    assert all(f"taxonomy/{leaf.code}" in tree for leaf in content.leaves.values())
+    assert all(f"taxonomy/{leaf.code}" in tree for leaf in atlas.leaves.values())
 
 
-def test_a_paper_page_has_all_facts(website: Atlas, content):
-    for paper in content.papers[::15]:
+def test_a_paper_page_has_all_facts(website: Checkout, atlas):
+    for paper in atlas.papers[::15]:
         page = (website.build / "site" / "papers" / f"{paper.id}.html").read_text(encoding="utf-8")
         plain = " ".join(html.unescape(re.sub(r"<[^>]+>", "", page)).split())
         assert " ".join(paper.title.split()) in plain
-        assert ", ".join(paper.authors) in plain
+        assert ", ".join(author.name for author in paper.authors) in plain
         assert paper.published in plain
         assert paper.file in plain
         for link in paper.links.values():
@@ -154,14 +154,14 @@ def test_a_paper_page_has_all_facts(website: Atlas, content):
         assert page.count('<meta name="citation_author"') == len(paper.authors)
 
 
-def test_what_was_left_out_is_listed_and_an_old_address_says_why(website: Atlas, content):
+def test_what_is_out_of_scope_is_listed_and_an_old_address_says_why(website: Checkout, atlas):
     def plain(path: str) -> str:
         page = (website.build / "site" / path).read_text(encoding="utf-8")
         return " ".join(html.unescape(re.sub(r"<[^>]+>", "", page)).split())
 
-    listed = plain("left-out.html")
-    assert all(item.title in listed and item.why in listed for item in content.left_out)
-    gone = [item for item in content.left_out if item.former_id]
+    listed = plain("out-of-scope.html")
+    assert all(item.title in listed and item.why in listed for item in atlas.out_of_scope)
+    gone = [item for item in atlas.out_of_scope if item.former_id]
     assert gone
     for item in gone:
         old = plain(f"papers/{item.former_id}.html")
@@ -170,21 +170,19 @@ def test_what_was_left_out_is_listed_and_an_old_address_says_why(website: Atlas,
         assert item.decided in old
 
 
-def test_counts_on_the_home_page_are_those_of_the_store(website: Atlas, content):
+def test_counts_on_the_home_page_are_those_of_the_store(website: Checkout, atlas):
     page = (website.build / "site" / "index.html").read_text(encoding="utf-8")
     rows = re.findall(r"<b>([A-Z]+)</b>.*?sk-count\">(\d+)<", page)
-    assert dict(rows) == {
-        b.acronym: str(len(content.in_leaves(b.leaves, "primary"))) for b in content.behaviors.values()
-    }
+    assert dict(rows) == {b.acronym: str(len(atlas.in_leaves(b.leaves, "primary"))) for b in atlas.behaviors.values()}
 
 
-def test_kernels_papers_and_leaves_link_to_each_other(website: Atlas, content):
+def test_kernels_papers_and_leaves_link_to_each_other(website: Checkout, atlas):
     def page(path: str) -> str:
         return html.unescape((website.build / "site" / path).read_text(encoding="utf-8"))
 
     listed = page("kernels/index.html")
-    assert content.kernels
-    for kernel in content.kernels:
+    assert atlas.kernels
+    for kernel in atlas.kernels:
         assert f'id="{kernel.name}"' in listed
         assert f"/blob/main/{kernel.file}" in listed
         assert f'href="../{page_of(kernel.leaf)}"' in listed
@@ -194,21 +192,21 @@ def test_kernels_papers_and_leaves_link_to_each_other(website: Atlas, content):
             assert f'href="../{page_of(paper)}"' in listed
             assert target in page(page_of(paper))
             assert target in page(f"zh/{page_of(paper)}")
-    without = next(paper for paper in content.papers if paper.id not in content.kernels_by_paper)
+    without = next(paper for paper in atlas.papers if paper.id not in atlas.kernels_by_paper)
     assert "kernels/index.html#" not in page(page_of(without))
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory) -> dict[str, str]:
-    """The page of an atlas with two kernels, one of them measured on two GPUs, by language as plain text."""
-    atlas = new_atlas(tmp_path_factory.mktemp("measured"))
+    """The page of an checkout with two kernels, one of them measured on two GPUs, by language as plain text."""
+    checkout = new_checkout(tmp_path_factory.mktemp("measured"))
     for name in ("quest", "kivi"):
-        write_entry(atlas, name, SAMPLE | {"title": name, "links": {"paper": f"https://example.org/{name}"}})
-    package = copied_package(atlas.root, "kvs/quest.py", "kvcc/kivi.py")
+        write_entry(checkout, name, SAMPLE | {"title": name, "links": {"paper": f"https://example.org/{name}"}})
+    package = copied_package(checkout.root, "kvs/quest.py", "kvcc/kivi.py")
     write_result(package, made_up("quest", {"B=1 | 2": TIMED, "bad": WRONG}))
     write_result(package, made_up("quest", {"alone": TIMED | {"peers": {}}}, gpu="Other", taken="2026-12-01T00:00:00Z"))
-    build(atlas)
-    pages = {lang: (atlas.build / "pages" / lang / "kernels" / "index.md").read_text("utf-8") for lang in LANGUAGES}
+    build(checkout, website=True)
+    pages = {lang: (checkout.build / "pages" / lang / "kernels" / "index.md").read_text("utf-8") for lang in LANGUAGES}
     return {lang: " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split()) for lang, page in pages.items()}
 
 

@@ -20,9 +20,9 @@ from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 from analysis.affinity import affinity
 from skis.build import build
-from skis.settings import Atlas
+from skis.settings import Checkout
 from taxonomy.entries.checks import OUT_OF_SCOPE_NAME
-from tests.conftest import new_atlas, write_entry
+from tests.checkouts import new_checkout, write_entry
 from tests.hostile import ENTRIES, PAYLOADS, hostile_kernels
 
 SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
@@ -31,7 +31,7 @@ PAGES = [
     *("taxonomy/kvcc/quantization.html", "taxonomy/kvs/index.html", "objectives/index.html", "objectives/energy.html"),
     *("venues/index.html", "venues/icml.html", "papers/index.html", "years/2024.html", "papers/kivi.html"),
     *("papers/hotprefix.html", "data.html", "about.html", "zh/index.html", "zh/papers/kivi.html", "zh/data.html"),
-    *("kernels/index.html", "zh/kernels/index.html", "left-out.html", "zh/left-out.html", "papers/dopd.html"),
+    *("kernels/index.html", "zh/kernels/index.html", "out-of-scope.html", "zh/out-of-scope.html", "papers/dopd.html"),
     *("analysis/index.html", "analysis/affinity.html", "analysis/effects.html", "analysis/timeline.html"),
     *("analysis/openings.html", "analysis/gains.html", "analysis/survey.html", "zh/analysis/openings.html"),
 ]
@@ -71,7 +71,7 @@ def serve() -> Iterator:
 
 
 @pytest.fixture(scope="module")
-def address(website: Atlas, serve, tmp_path_factory) -> str:
+def address(website: Checkout, serve, tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("serve")
     (folder / "atlas").symlink_to((website.build / "site").resolve())
     return serve(folder) + "atlas/"
@@ -107,7 +107,7 @@ def type_query(page: Page, words: str) -> None:
     field.press("End")  # the search listens to keys; a Chinese character comes without one of its own
 
 
-def test_no_link_within_the_site_is_broken(website: Atlas):
+def test_no_link_within_the_site_is_broken(website: Checkout):
     site = (website.build / "site").resolve()
     lychee = Path(sys.executable).parent / "lychee"
     command = [lychee, "--offline", "--no-progress", "--root-dir", site, "--index-files", "index.html"]
@@ -116,7 +116,7 @@ def test_no_link_within_the_site_is_broken(website: Atlas):
     assert " 0 Errors" in run.stdout
 
 
-def test_every_page_is_reached_from_the_home_page(website: Atlas, content):
+def test_every_page_is_reached_from_the_home_page(website: Checkout, atlas):
     """Following links in the content and the navigation, from index.html; old addresses are only for old links."""
     site = (website.build / "site").resolve()
     pages = {path.relative_to(site).as_posix() for path in site.rglob("*.html")} - {"404.html", "zh/404.html"}
@@ -128,11 +128,11 @@ def test_every_page_is_reached_from_the_home_page(website: Atlas, content):
             if target in pages and target not in found:
                 found.add(target)
                 todo.append(target)
-    old = {f"{up}papers/{item.former_id}.html" for item in content.left_out if item.former_id for up in ("", "zh/")}
+    old = {f"{up}papers/{item.former_id}.html" for item in atlas.out_of_scope if item.former_id for up in ("", "zh/")}
     assert pages - found == old
 
 
-def test_nothing_is_loaded_from_another_host(website: Atlas):
+def test_nothing_is_loaded_from_another_host(website: Checkout):
     """No page, style or script names another host in a place that a browser loads from."""
     site = (website.build / "site").resolve()
     loads = re.compile(
@@ -243,8 +243,8 @@ def drawn(page: Page, chart: str) -> Locator:
 
 
 @pytest.mark.browser
-def test_a_click_on_a_line_lists_its_papers_and_the_address_keeps_it(browser, address, content):
-    pair = affinity(content).edges[0]
+def test_a_click_on_a_line_lists_its_papers_and_the_address_keeps_it(browser, address, atlas):
+    pair = affinity(atlas).edges[0]
     page, wrong = open_page(browser, address + "analysis/affinity.html")
     figure = drawn(page, "affinity")
     figure.locator("text", has_text=f"{pair.affinity:.2f}").first.click(force=True)
@@ -264,8 +264,8 @@ def test_a_click_on_a_line_lists_its_papers_and_the_address_keeps_it(browser, ad
 
 
 @pytest.mark.browser
-def test_a_circle_leads_to_its_behavior_and_a_row_of_the_table_to_its_papers(browser, address, content):
-    pair = affinity(content).pairs[-1]
+def test_a_circle_leads_to_its_behavior_and_a_row_of_the_table_to_its_papers(browser, address, atlas):
+    pair = affinity(atlas).pairs[-1]
     page, wrong = open_page(browser, address + "analysis/affinity.html")
     drawn(page, "affinity")
     page.locator("[data-chart=affinity] + details summary").click()
@@ -348,20 +348,22 @@ def test_it_works_from_disk_search_included(browser, website):
 
 
 @pytest.fixture(scope="session")
-def hostile_website(tmp_path_factory) -> Atlas:
+def hostile_website(tmp_path_factory) -> Checkout:
     """A website made of texts that try to be more than text."""
-    atlas = new_atlas(tmp_path_factory.mktemp("hostile"))
+    checkout = new_checkout(tmp_path_factory.mktemp("hostile"))
     for paper_id, facts in ENTRIES.items():
-        write_entry(atlas, paper_id, facts)
-    hostile_kernels(atlas.root)
-    left_out = [
-        {"title": f"Left {facts['title']}", "id": f"left-{i}", "fails": "kv-cache", "why": facts["title"]}
+        write_entry(checkout, paper_id, facts)
+    hostile_kernels(checkout.root)
+    out_of_scope = [
+        {"title": f"Left {facts['title']}", "former_id": f"left-{i}", "fails": "kv-cache", "why": facts["title"]}
         | {"decided": "2026-11-24", "arxiv": f"2401.{i:05}"}
         for i, facts in enumerate(ENTRIES.values())
     ]
-    (atlas.root / "papers" / OUT_OF_SCOPE_NAME).write_text(json.dumps(left_out, ensure_ascii=False), encoding="utf-8")
-    build(atlas, website=True)
-    return atlas
+    (checkout.root / "papers" / OUT_OF_SCOPE_NAME).write_text(
+        json.dumps(out_of_scope, ensure_ascii=False), encoding="utf-8"
+    )
+    build(checkout, website=True)
+    return checkout
 
 
 # What the browser says of a page: anything that ran, loads, links or handlers, and elements that no text may make.
@@ -397,8 +399,8 @@ def test_hostile_text_is_only_text_on_every_page(hostile_website, browser, serve
         "kernels/index.html",
         "taxonomy/kvs/index.html",
         "zh/kernels/index.html",
-        "left-out.html",
-        "zh/left-out.html",
+        "out-of-scope.html",
+        "zh/out-of-scope.html",
         *(f"papers/left-{i}.html" for i in range(len(ENTRIES))),
     ]
     for path in [*papers, *lists, "objectives/energy.html", "zh/index.html", "zh/papers/hostile-1.html"]:

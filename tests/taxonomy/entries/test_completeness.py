@@ -7,24 +7,24 @@ from typing import Any
 
 import pytest
 
-from skis.settings import Atlas
+from skis.settings import Checkout
 from taxonomy.entries.checks import check_papers
 from taxonomy.entries.completeness import missing
 from taxonomy.entries.vocabulary import Vocabulary
 
 
 @pytest.fixture
-def complaints(empty_atlas: Atlas, add, vocabulary: Vocabulary) -> Callable[[dict[str, Any]], list[str]]:
+def complaints(empty_checkout: Checkout, add, vocabulary: Vocabulary) -> Callable[[dict[str, Any]], list[str]]:
     def check(facts: dict[str, Any]) -> list[str]:
-        add(empty_atlas, "sample", facts)
-        return [problem.message for problem in missing(check_papers(empty_atlas.root, vocabulary).papers)]
+        add(empty_checkout, "sample", facts)
+        return [problem.message for problem in missing(check_papers(empty_checkout.root, vocabulary).papers)]
 
     return check
 
 
 def test_an_entry_with_all_facts_but_one_reason_lacks_that_reason(complaints, sample):
     assert complaints(sample) == ["has no reason (why) for kvs"]
-    sample["behaviors"][1]["why"] = "It orders requests"
+    sample["placements"][1]["why"] = "It orders requests"
     assert complaints(sample) == []
 
 
@@ -32,7 +32,7 @@ def test_an_entry_with_all_facts_but_one_reason_lacks_that_reason(complaints, sa
     ("field", "message"),
     [
         ("summary", "has no summary.en"),
-        ("objectives", "has no effect on any objective"),
+        ("effects", "has no effect on any objective"),
         ("read", "has no word on how far it was read"),
     ],
 )

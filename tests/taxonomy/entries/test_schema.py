@@ -46,9 +46,9 @@ def test_it_refuses_what_the_checks_refuse(sample, validator):
     assert list(validator.iter_errors(plain)) == []
     for field, value in {"leaf": "kvcc/none", "role": "third", "extra": "x"}.items():
         wrong = json.loads(json.dumps(plain))
-        wrong["behaviors"][0][field] = value
+        wrong["placements"][0][field] = value
         assert list(validator.iter_errors(wrong)), field
-    for field, value in {"venue": "Nowhere 2024", "objectives": {"speed": {}}, "traits": {"none": {}}}.items():
+    for field, value in {"venue": "Nowhere 2024", "effects": {"speed": {}}, "traits": {"none": {}}}.items():
         assert list(validator.iter_errors(plain | {field: value})), field
 
 

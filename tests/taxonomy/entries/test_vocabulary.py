@@ -77,16 +77,16 @@ def test_a_wrong_vocabulary_is_refused_with_its_place(name, folder: Path):
     assert re.match(rf"vocabulary/{file}:\d+:\d+: ", str(error.value))
 
 
-def test_a_new_leaf_is_one_edit_and_reaches_store_list_and_site(empty_atlas, add, sample):
-    leaves = empty_atlas.root / "taxonomy" / "vocabulary" / "leaves.yaml"
+def test_a_new_leaf_is_one_edit_and_reaches_store_list_and_site(empty_checkout, add, sample):
+    leaves = empty_checkout.root / "taxonomy" / "vocabulary" / "leaves.yaml"
     leaves.write_text(
         leaves.read_text() + "- code: kvrm/sharing\n  behavior: kvrm\n  label: {en: Sharing, zh: 共享}\n"
         "  definition: {en: Shares KV., zh: 共享 KV。}\n"
     )
-    sample["behaviors"] = [{"leaf": "kvrm/sharing", "role": "primary", "source": "abstract"}]
+    sample["placements"] = [{"leaf": "kvrm/sharing", "role": "primary", "source": "abstract"}]
     del sample["traits"]
-    add(empty_atlas, "sample", sample)
-    build(empty_atlas)
-    assert [paper.id for paper in read_atlas(empty_atlas.store).in_leaf("kvrm/sharing")] == ["sample"]
-    assert "#### Sharing" in (empty_atlas.root / "AWESOME.md").read_text()
-    assert (empty_atlas.build / "pages" / "zh" / "taxonomy" / "kvrm" / "sharing.md").is_file()
+    add(empty_checkout, "sample", sample)
+    build(empty_checkout, website=True)
+    assert [paper.id for paper in read_atlas(empty_checkout.store).in_leaf("kvrm/sharing")] == ["sample"]
+    assert "#### Sharing" in (empty_checkout.root / "AWESOME.md").read_text()
+    assert (empty_checkout.build / "pages" / "zh" / "taxonomy" / "kvrm" / "sharing.md").is_file()

@@ -43,8 +43,8 @@ def test_any_text_comes_back_the_same(title: str, name: str, setting: str, facto
             "authors": ["Ada Lovelace"],
             "published": "2024-05",
             "links": {"paper": "https://example.org/a?b=c#d"},
-            "behaviors": [{"leaf": name, "role": "primary", "source": "survey", "why": setting}],
-            "objectives": {
+            "placements": [{"leaf": name, "role": "primary", "source": "survey", "why": setting}],
+            "effects": {
                 "energy": {"effect": "direct", "source": "survey", "gains": [{"factor": factor, "kind": setting}]}
             },
             "evaluation": {"models": [title, name]},

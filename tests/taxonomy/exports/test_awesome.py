@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from skis.settings import find_atlas
+from skis.settings import find_checkout
 from taxonomy.exports.awesome import awesome_list
 
 URL = "https://skis.example/"
@@ -19,27 +19,27 @@ TOOL = Path(__file__).parents[2] / "tools" / "node_modules" / ".bin" / "awesome-
 
 
 @pytest.fixture(scope="module")
-def text(content) -> str:
-    return awesome_list(content, URL)
+def text(atlas) -> str:
+    return awesome_list(atlas, URL)
 
 
-def test_the_committed_list_is_fresh(root: Path, content):
-    expected = awesome_list(content, find_atlas(root).site_url)
+def test_the_committed_list_is_fresh(root: Path, atlas):
+    expected = awesome_list(atlas, find_checkout(root).site_url)
     assert (root / "AWESOME.md").read_text(encoding="utf-8") == expected, "run `skis build` and commit AWESOME.md"
 
 
-def test_every_paper_is_listed_in_full_once_and_referred_to_from_its_other_leaf(text, content):
+def test_every_paper_is_listed_in_full_once_and_referred_to_from_its_other_leaf(text, atlas):
     items = [line for line in text.splitlines() if re.match(r"- \[.*\]\(.*\) - ", line)]
-    assert len(items) == sum(len(paper.primary) for paper in content.papers)
+    assert len(items) == sum(len(paper.primary) for paper in atlas.papers)
     in_full = [line for line in items if f"[Page]({URL}papers/" in line]
-    assert len(in_full) == len(content.papers)
+    assert len(in_full) == len(atlas.papers)
     assert sum("Listed under " in line for line in items) == len(items) - len(in_full)
 
 
-def test_counts_of_the_contents_are_those_of_the_store(text, content):
-    for behavior in content.behaviors.values():
+def test_counts_of_the_contents_are_those_of_the_store(text, atlas):
+    for behavior in atlas.behaviors.values():
         line = next(line for line in text.splitlines() if f"({behavior.acronym})](#" in line)
-        assert line.endswith(f"({len(content.in_leaves(behavior.leaves, 'primary'))})")
+        assert line.endswith(f"({len(atlas.in_leaves(behavior.leaves, 'primary'))})")
 
 
 def test_links_of_the_contents_lead_to_headings(text):
@@ -47,9 +47,9 @@ def test_links_of_the_contents_lead_to_headings(text):
     assert set(re.findall(r"\]\(#([^)]*)\)", text)) <= headings
 
 
-def test_papers_of_a_leaf_are_newest_first(text, content):
+def test_papers_of_a_leaf_are_newest_first(text, atlas):
     section = text.split("#### Eviction\n")[1]
-    ids = [paper.id for paper in content.in_leaf("kvrm/eviction", "primary")]
+    ids = [paper.id for paper in atlas.in_leaf("kvrm/eviction", "primary")]
     places = [section.index(f"{URL}papers/{paper_id}.html") for paper_id in ids]
     assert places == sorted(places)
 
@@ -62,8 +62,8 @@ def test_no_picture_and_no_address_twice(text):
     assert [href for href, n in Counter(links).items() if n > 1] == []
 
 
-def test_code_that_papers_share_is_linked_once_and_named_by_the_others(text, content):
-    papers = [paper for paper in content.papers if "code" in paper.links]
+def test_code_that_papers_share_is_linked_once_and_named_by_the_others(text, atlas):
+    papers = [paper for paper in atlas.papers if "code" in paper.links]
     addresses = {paper.links["code"].url for paper in papers}
     assert len(addresses) < len(papers)
     assert text.count("[Code](") == len(addresses)

@@ -30,8 +30,8 @@ URL = "https://skis.example/"
 
 
 @pytest.fixture(scope="module")
-def hostile(content_of):
-    return content_of(ENTRIES)
+def hostile(atlas_of):
+    return atlas_of(ENTRIES)
 
 
 def squeezed(text: str) -> str:
@@ -150,12 +150,12 @@ def test_a_cell_is_the_text_or_the_text_behind_an_apostrophe(text: str):
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(title=plain, technique=marked, note=plain | marked)
-def test_any_entry_is_refused_or_harmless(title: str, technique: str, note: str, content_of: Any):
+def test_any_entry_is_refused_or_harmless(title: str, technique: str, note: str, atlas_of: Any):
     """A whole entry with random text goes through store and exports."""
     facts = ENTRIES["hostile-0"] | {"title": title, "name": technique, "aliases": [note + " alias"]}
-    facts["behaviors"] = [facts["behaviors"][0] | {"technique": {"en": technique}, "note": note}]
-    content = content_of({"x": facts})
-    assert list(parse_string(bibtex_file(content), "bibtex").entries) == ["x"]
-    assert len(list(csv.DictReader(io.StringIO(papers_csv(content))))) == 1
-    assert not feedparser.parse(atom_feed(content, URL)).bozo
-    assert json.loads(papers_json(content))[0]["id"] == "x"
+    facts["placements"] = [facts["placements"][0] | {"technique": {"en": technique}, "note": note}]
+    atlas = atlas_of({"x": facts})
+    assert list(parse_string(bibtex_file(atlas), "bibtex").entries) == ["x"]
+    assert len(list(csv.DictReader(io.StringIO(papers_csv(atlas))))) == 1
+    assert not feedparser.parse(atom_feed(atlas, URL)).bozo
+    assert json.loads(papers_json(atlas))[0]["id"] == "x"

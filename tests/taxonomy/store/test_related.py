@@ -32,13 +32,13 @@ def paper(number: int, published: str, *leaves: str) -> dict[str, Any]:
         "authors": ["Ada Lovelace"],
         "published": published,
         "links": {"paper": f"https://example.org/{number}"},
-        "behaviors": [{"leaf": leaf, "role": "primary", "source": "survey"} for leaf in leaves],
+        "placements": [{"leaf": leaf, "role": "primary", "source": "survey"} for leaf in leaves],
         "added": "2026-11-24",
     }
 
 
-def test_same_placement_first_then_nearest_in_time_and_never_itself(content_of):
-    content = content_of(
+def test_same_placement_first_then_nearest_in_time_and_never_itself(atlas_of):
+    atlas = atlas_of(
         {
             "me": paper(0, "2024-05", "kvs"),
             "far": paper(1, "2020-01", "kvs"),
@@ -47,14 +47,14 @@ def test_same_placement_first_then_nearest_in_time_and_never_itself(content_of):
             "other": paper(4, "2024-05", "ovlp"),
         }
     )
-    assert [p.id for p in RelatedPapers(content).of(content.by_id["me"])] == ["near", "far", "half"]
+    assert [p.id for p in RelatedPapers(atlas).of(atlas.by_id["me"])] == ["near", "far", "half"]
 
 
-def test_it_agrees_with_the_plain_definition_on_the_real_papers(content):
+def test_it_agrees_with_the_plain_definition_on_the_real_papers(atlas):
     """The score of each answer is the best that brute force finds."""
-    related = RelatedPapers(content)
-    leaves = {p.id: {m.leaf.code: m.weight for m in p.placements} for p in content.papers}
-    for p in content.papers[::10]:
-        scores = sorted((tanimoto(leaves[p.id], leaves[q.id]) for q in content.papers if q is not p), reverse=True)
+    related = RelatedPapers(atlas)
+    leaves = {p.id: {m.leaf.code: m.weight for m in p.placements} for p in atlas.papers}
+    for p in atlas.papers[::10]:
+        scores = sorted((tanimoto(leaves[p.id], leaves[q.id]) for q in atlas.papers if q is not p), reverse=True)
         found = [tanimoto(leaves[p.id], leaves[q.id]) for q in related.of(p)]
         assert found == pytest.approx([score for score in scores[:6] if score > 0])

@@ -43,7 +43,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(PIP) -e .
+	$(PIP) -e '.[site]'
 	@touch $@
 
 # torch first, in its build without CUDA, which is enough here: the other brings gigabytes along. One that is there stays.

@@ -70,7 +70,7 @@ def build(checkout: Checkout, *, website: bool = False, waiting: Callable[[], No
             atlas = read_atlas(data / STORE)
             write_exports(atlas, data, checkout.site_url)
             if website:
-                from skis_site.render import render_pages  # here: it needs the extra `site`, which no other verb does
+                from skis_site.render import render_pages  # here: only the extra `site` brings what it imports
 
                 render_pages(atlas, checkout.root, data, generation / "pages", checkout.repository)
                 build_website(checkout.root, generation / "pages", generation / "site", atlas.last_added)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 from rich.table import Table
 
-from skis.commands.shared import HERE, Root, checkout_at, err, out, stop_call
+from skis.commands.shared import HERE, Root, checkout_at, err, needs, out, stop_call
 from taxonomy.entries.problem import hint
 from taxonomy.store.reading import StoreError, read_atlas
 from taxonomy.store.row import LANGUAGES
@@ -36,9 +36,10 @@ def charts(
     root: Root = HERE,
 ) -> None:
     """Draw charts of the last build: pictures and their tables, over all papers or a selection."""
-    from analysis.charts import CHARTS  # here: SciPy and plotly take longer to import than other verbs to answer
-    from analysis.charts.files import FORMATS, NoBrowserError, write_charts
-    from analysis.selection import EmptySelectionError, Selection
+    with needs("analysis"):  # here: SciPy and plotly take longer to import than other commands to answer
+        from analysis.charts import CHARTS
+        from analysis.charts.files import FORMATS, NoBrowserError, write_charts
+        from analysis.selection import EmptySelectionError, Selection
 
     if show:
         table = Table("name", "chart", box=None, header_style="dim")

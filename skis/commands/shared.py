@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -37,6 +39,15 @@ def read(root: Path) -> tuple[Path, Atlas]:
         return store, read_atlas(store)
     except StoreError as error:
         stop_call(str(error))
+
+
+@contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Stop if a package that the block imports is not installed, and say which extra brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        stop_call(f"{error.name} is not installed; it comes with: pip install -e '.[{extra}]'")
 
 
 def stop_call(message: str) -> NoReturn:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import http.server
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from skis.commands.build import built, run_build
-from skis.commands.shared import HERE, Root, checkout_at, err, out, stop_call
+from skis.commands.shared import HERE, Root, checkout_at, err, needs, out, stop_call
 
 
 def site(
@@ -20,6 +21,9 @@ def site(
 ) -> None:
     """Build everything, and the website from it."""
     checkout = checkout_at(root)
+    with needs("site"):
+        for package in ("skis_site.render", "mkdocs", "material", "mkdocs_awesome_nav"):
+            import_module(package)
     with err.status("building the website"):
         count = run_build(checkout, website=True)
     out.print(f"{count} papers: {built(checkout, 'site')}/index.html", style="green")

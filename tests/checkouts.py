@@ -51,18 +51,23 @@ SAMPLE: dict[str, Any] = {
 
 
 def new_checkout(folder: Path, papers: Path | None = None) -> Checkout:
-    """Make a checkout without papers, or with those of the folder `papers` and all kernels."""
+    """Make a checkout without papers, or with all those of the folder `papers`."""
     for name in ("mkdocs.yml", "mkdocs.zh.yml"):
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(ROOT / "site", folder / "site", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "taxonomy" / "vocabulary", folder / "taxonomy" / "vocabulary")
     if papers:
         shutil.copytree(papers, folder / "papers")
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / "reference_kernels", folder / "reference_kernels", ignore=ignored)
     else:
         (folder / "papers").mkdir()
     return find_checkout(folder)
+
+
+def whole_checkout(folder: Path) -> Checkout:
+    """Make a checkout with all that the repository has: papers and kernels."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "reference_kernels", folder / "reference_kernels", ignore=ignored)
+    return new_checkout(folder, ROOT / "papers")
 
 
 def write_entry(checkout: Checkout, paper_id: str, facts: dict[str, Any]) -> Path:
@@ -72,3 +77,21 @@ def write_entry(checkout: Checkout, paper_id: str, facts: dict[str, Any]) -> Pat
     path.parent.mkdir(exist_ok=True)
     path.write_text(entry_text(entry), encoding="utf-8")
     return path
+
+
+def some_papers(folder: Path, count: int = 20) -> Path:
+    """Copy `count` of the repository's papers into `folder`: KIVI, Quest, and one of every leaf among them."""
+    chosen = {path for path in ROOT.glob("papers/*/*.yaml") if path.stem in ("kivi", "quest")}
+    by_leaf: dict[str, Path] = {}
+    for path in sorted(ROOT.glob("papers/*/*.yaml"), key=lambda path: path.stem):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if line.startswith("  - leaf: "):
+                by_leaf.setdefault(line, path)
+    for path in (*by_leaf.values(), *sorted(ROOT.glob("papers/2025/*.yaml"))):
+        if len(chosen) < count:
+            chosen.add(path)
+    for path in chosen:
+        (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder / path.parent.name / path.name)
+    shutil.copy(ROOT / "papers" / "out_of_scope.yaml", folder / "out_of_scope.yaml")
+    return folder

@@ -126,9 +126,9 @@ def atlas_of(vocabulary: Vocabulary, tmp_path_factory: pytest.TempPathFactory) -
 def website(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """The whole website of the repository's entries, built in a checkout of its own."""
     from skis.build import build
-    from tests.checkouts import new_checkout
+    from tests.checkouts import whole_checkout
 
-    checkout = new_checkout(tmp_path_factory.mktemp("website"), ROOT / "papers")
+    checkout = whole_checkout(tmp_path_factory.mktemp("website"))
     build(checkout, website=True)
     return checkout
 

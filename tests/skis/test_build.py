@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import multiprocessing
 import os
 import random
 import resource
@@ -13,13 +15,14 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from skis.build import BadEntriesError, WebsiteError, build
-from skis.publish import staged
+from skis.publish import only_build, staged
 from skis.settings import Checkout, find_checkout
-from tests.checkouts import SKIS, new_checkout
+from tests.checkouts import SKIS, new_checkout, some_papers
 from tests.reference_kernels.results import TIMED, copied_package, made_up, write_result
 
 
@@ -39,19 +42,52 @@ def results(checkout: Checkout) -> dict[str, str]:
 
 
 def leftovers(checkout: Checkout) -> list[str]:
-    """What lies in the build folder that nothing points at."""
-    used = {path.resolve().parent.name for path in checkout.build.iterdir() if path.is_symlink()}
-    return [path.name for path in (checkout.build / ".generations").iterdir() if path.name not in used]
+    """What lies about that nothing points at: generations, links and files that a build did not finish."""
+    current = (checkout.build / "current").resolve()
+    used = {current, *(path.resolve().parent for path in current.iterdir() if path.is_symlink())}
+    unused = [path for path in (checkout.build / ".generations").iterdir() if path.resolve() not in used]
+    unused += [*checkout.build.glob(".link-*"), *checkout.root.glob(".*.new"), *checkout.root.glob("papers/.*.new")]
+    return [path.name for path in unused]
 
 
-def test_two_builds_in_two_places_are_byte_identical(website: Checkout, tmp_path: Path):
+def checkout_of_20_papers(folder: Path) -> Checkout:
+    """Make a checkout of 20 papers of the repository and a kernel, with figures that were measured."""
+    (folder / "checkout").mkdir()
+    checkout = new_checkout(folder / "checkout", some_papers(folder / "papers"))
+    package = copied_package(checkout.root, "kvs/quest.py")
+    write_result(package, made_up("quest", {"a case": TIMED}))
+    return checkout
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return checkout_of_20_papers(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    """Such a checkout with its website, that no test changes."""
+    checkout = checkout_of_20_papers(tmp_path_factory.mktemp("site"))
+    build(checkout, website=True)
+    return checkout
+
+
+@pytest.fixture
+def with_website(untouched: Checkout, tmp_path: Path) -> Checkout:
+    """A copy of it, build and all, to change."""
+    shutil.copytree(untouched.root, tmp_path / "with-website", symlinks=True)
+    return find_checkout(tmp_path / "with-website")
+
+
+def test_two_builds_in_two_places_are_byte_identical(untouched: Checkout, tmp_path: Path):
     """Store, list, exports, pages and website, built once more elsewhere, later, with another hash seed."""
-    other = new_checkout(tmp_path, website.root / "papers")
+    other = tmp_path / "other"
+    shutil.copytree(untouched.root, other, ignore=shutil.ignore_patterns("build"))
     environment = os.environ | {"PYTHONHASHSEED": "4711", "TZ": "Asia/Shanghai", "LC_ALL": "C"}
-    subprocess.run([SKIS, "site", "--root", str(other.root)], check=True, capture_output=True, env=environment)
-    first, second = results(website), results(other)
+    subprocess.run([SKIS, "site", "--root", str(other)], check=True, capture_output=True, env=environment)
+    first, second = results(untouched), results(find_checkout(other))
     assert [name for name in first | second if first.get(name) != second.get(name)] == []
-    assert len(first) > 700
+    assert {"data/skis.db", "pages/zh/papers/kivi.md", "site/zh/papers/kivi.html"} <= first.keys()
 
 
 @pytest.fixture
@@ -98,16 +134,15 @@ def test_a_broken_file_of_results_leaves_the_last_result(built: Checkout, add, s
     assert leftovers(built) == []
 
 
-def test_a_website_that_mkdocs_refuses_leaves_the_last_result(built: Checkout):
+def test_a_website_that_mkdocs_refuses_leaves_the_last_result(with_website: Checkout):
     """A broken template makes a page with a dead link: mkdocs --strict refuses, and nothing is published."""
-    build(built, website=True)
-    before = results(built)
-    template = built.root / "site" / "templates" / "about.en.md.j2"
+    before = results(with_website)
+    template = with_website.root / "site" / "templates" / "about.en.md.j2"
     template.write_text(template.read_text() + "\n[dead](nowhere.md)\n")
     with pytest.raises(WebsiteError, match=r"nowhere\.md"):
-        build(built, website=True)
-    assert results(built) == before
-    assert leftovers(built) == []
+        build(with_website, website=True)
+    assert results(with_website) == before
+    assert leftovers(with_website) == []
 
 
 def test_a_good_build_replaces_the_last_and_cleans_up(built: Checkout, add, sample):
@@ -124,76 +159,162 @@ def run_limited(checkout: Checkout, limit: Callable[[], None]) -> subprocess.Com
 
 
 @pytest.mark.parametrize("size", [0, 4096, 100_000, 300_000])
-def test_a_file_that_cannot_grow_leaves_the_last_result(full_checkout: Checkout, size: int):
+def test_a_file_that_cannot_grow_leaves_the_last_result(checkout: Checkout, size: int):
     """No file of the build may become larger than `size`, as on a full disk: writing fails at other steps."""
-    build(full_checkout)
-    before = results(full_checkout)
-    run = run_limited(full_checkout, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)))
+    build(checkout)
+    before = results(checkout)
+    run = run_limited(checkout, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)))
     assert run.returncode == 2, run.stdout + run.stderr
     assert "nothing was published" in run.stderr
     assert "Traceback" not in run.stderr
-    assert results(full_checkout) == before
-    assert leftovers(full_checkout) == []
+    assert results(checkout) == before
+    assert leftovers(checkout) == []
 
 
-def test_a_full_disk_leaves_the_last_result(full_checkout: Checkout):
+def test_a_full_disk_leaves_the_last_result(checkout: Checkout):
     """A real one: the build folder lies on a small file system, of which the last build takes most."""
-    build(full_checkout)
-    size = sum(path.lstat().st_size for path in full_checkout.build.rglob("*"))
-    shutil.rmtree(full_checkout.build)
-    full_checkout.build.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size * 3 // 2}", "tmpfs", str(full_checkout.build)]
+    build(checkout)
+    size = sum(path.lstat().st_size for path in checkout.build.rglob("*"))
+    shutil.rmtree(checkout.build)
+    checkout.build.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size * 3 // 2}", "tmpfs", str(checkout.build)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         pytest.skip("CANNOT MOUNT A SMALL FILE SYSTEM HERE (needs root); the limit on file size is tested instead")
     try:
-        first = run_limited(full_checkout, lambda: None)
+        first = run_limited(checkout, lambda: None)
         assert first.returncode == 0, first.stderr
-        before = results(full_checkout)
-        second = run_limited(full_checkout, lambda: None)
+        before = results(checkout)
+        second = run_limited(checkout, lambda: None)
         assert second.returncode == 2
         assert "No space left" in second.stderr or "disk is full" in second.stderr
-        assert results(full_checkout) == before
-        assert leftovers(full_checkout) == []
+        assert results(checkout) == before
+        assert leftovers(checkout) == []
     finally:
-        subprocess.run(["umount", str(full_checkout.build)], check=True)
+        subprocess.run(["umount", str(checkout.build)], check=True)
 
 
-def test_a_build_killed_at_any_moment_leaves_a_whole_result(full_checkout: Checkout):
-    """Killed without warning at 12 moments spread over a build: what is published is the old result or the new one."""
-    build(full_checkout)
-    old = results(full_checkout)
-    changed = full_checkout.root / "papers" / "2024" / "kivi.yaml"
-    changed.write_text(changed.read_text().replace("name: KIVI", "name: Kivi"))
-    reference = new_checkout_like(full_checkout)
-    started = time.monotonic()
-    subprocess.run([SKIS, "build", "--root", str(reference.root)], check=True, capture_output=True)
-    duration = time.monotonic() - started
-    new = results(reference)
-    assert old != new
+def changed(checkout: Checkout) -> tuple[dict[str, str], dict[str, str]]:
+    """Build, then change an entry: return the result that is there and the one that the next build makes."""
+    build(checkout)
+    old = results(checkout)
+    kivi = checkout.root / "papers" / "2024" / "kivi.yaml"
+    kivi.write_text(kivi.read_text().replace("name: KIVI", "name: Kivi").replace("title: ", "award: Best\ntitle: "))
+    reference = new_checkout_like(checkout)
+    build(reference)
+    assert old != results(reference)
+    return old, results(reference)
+
+
+def check_whole(checkout: Checkout, old: dict[str, str], new: dict[str, str]) -> None:
+    """Check that what is published is one result or the other; the list alone may be still that of the last build."""
+    found = results(checkout)
+    of_build = [{n: sha for n, sha in side.items() if n != "AWESOME.md"} for side in (found, old, new)]
+    assert of_build[0] in of_build[1:]
+    assert found["AWESOME.md"] in (old["AWESOME.md"], new["AWESOME.md"])
+    if of_build[0] == of_build[1]:
+        assert found["AWESOME.md"] == old["AWESOME.md"]
+    with sqlite3.connect(checkout.store) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def killed_before_step(checkout: Checkout, number: int) -> None:
+    """Build, and kill this process without warning just before step `number` of those that change the disk."""
+    steps = itertools.count()
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*arguments: Any, **options: Any) -> Any:
+            if next(steps) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*arguments, **options)
+
+        return step
+
+    for name in ("replace", "symlink_to", "unlink", "write_text", "mkdir"):
+        setattr(Path, name, counted(getattr(Path, name)))
+    build(checkout)
+
+
+def test_a_build_killed_before_any_step_of_publishing_leaves_a_whole_result(checkout: Checkout):
+    old, new = changed(checkout)
+    for number in itertools.count():
+        process = multiprocessing.get_context("fork").Process(target=killed_before_step, args=(checkout, number))
+        process.start()
+        process.join(timeout=120)
+        check_whole(checkout, old, new)
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+    assert number > 10
+    assert results(checkout) == new
+    assert leftovers(checkout) == []
+
+
+def test_a_build_killed_at_any_moment_leaves_a_whole_result(checkout: Checkout):
+    """Killed without warning at 6 moments spread over a build."""
+    old, new = changed(checkout)
     moments = random.Random(7)
-    for step in range(12):
+    started = time.monotonic()
+    subprocess.run([SKIS, "build", "--root", str(new_checkout_like(checkout, "timed").root)], check=True)
+    duration = time.monotonic() - started
+    for step in range(6):
         process = subprocess.Popen(
-            [SKIS, "build", "--root", str(full_checkout.root)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [SKIS, "build", "--root", str(checkout.root)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        time.sleep(duration * (step + moments.random()) / 12)
+        time.sleep(duration * (step + moments.random()) / 6)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        found = results(full_checkout)
-        for name in ("data/skis.db", "data/papers.json", "AWESOME.md", "pages/en/papers/kivi.md"):
-            assert found[name] in (old[name], new[name])
-        for part in ("data/", "pages/"):  # each folder is one or the other as a whole
-            of = [{n: sha for n, sha in side.items() if n.startswith(part)} for side in (found, old, new)]
-            assert of[0] in of[1:]
-        with sqlite3.connect(full_checkout.store) as db:
-            assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-    assert build(full_checkout) == len(list(full_checkout.root.glob("papers/*/*.yaml")))
-    assert results(full_checkout) == new
-    assert leftovers(full_checkout) == []
+        check_whole(checkout, old, new)
+    build(checkout)
+    assert results(checkout) == new
+    assert leftovers(checkout) == []
 
 
-def new_checkout_like(checkout: Checkout) -> Checkout:
-    """Copy an checkout without its build."""
-    copy = checkout.root.parent / (checkout.root.name + "-copy")
+def test_of_two_builds_at_once_the_second_waits_and_both_are_good(checkout: Checkout):
+    _, new = changed(checkout)
+    command = [SKIS, "build", "--root", str(checkout.root)]
+    with only_build(checkout.build, pytest.fail):
+        waiting = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+        said = [process.stderr.readline() for process in waiting]
+        assert all(process.poll() is None for process in waiting)
+    assert said == ["another build is at work; waiting\n"] * 3
+    assert [process.wait(timeout=120) for process in waiting] == [0, 0, 0]
+    assert results(checkout) == new
+    assert leftovers(checkout) == []
+
+
+def test_a_build_without_a_website_keeps_the_last_one(with_website: Checkout):
+    before = results(with_website)
+    kivi = with_website.root / "papers" / "2024" / "kivi.yaml"
+    kivi.write_text(kivi.read_text().replace("name: KIVI", "name: Kivi"))
+    for _ in range(2):
+        build(with_website)
+        after = results(with_website)
+        assert before.keys() == after.keys()
+        assert all(after[name] == sha for name, sha in before.items() if name.startswith(("site/", "pages/")))
+        assert after["data/papers.json"] != before["data/papers.json"]
+        assert leftovers(with_website) == []
+
+
+@pytest.mark.parametrize("name", ["build", "build/data", "build/current"])
+def test_what_is_not_ours_is_never_replaced(checkout: Checkout, tmp_path: Path, name: str):
+    """A folder where a link should be, or a link where our folder should be, is left alone and said."""
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "x").write_text("x")
+    if name == "build":
+        checkout.build.symlink_to(precious)
+    else:
+        checkout.build.mkdir()
+        shutil.copytree(precious, checkout.root / name)
+    run = run_limited(checkout, lambda: None)
+    assert run.returncode == 2
+    assert "nothing was published" in run.stderr
+    assert [path.name for path in (checkout.root / name).iterdir()] == ["x"]
+
+
+def new_checkout_like(checkout: Checkout, name: str = "copy") -> Checkout:
+    """Copy a checkout without its build."""
+    copy = checkout.root.parent / f"{checkout.root.name}-{name}"
     shutil.copytree(checkout.root, copy, ignore=shutil.ignore_patterns("build"))
     return find_checkout(copy)
 

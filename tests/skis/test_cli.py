@@ -1,13 +1,11 @@
-"""The command line, as a person or a program uses it, in real processes."""
+"""The command line, as a person or a program uses it."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
-import sys
 import time
 import urllib.request
 from functools import partial
@@ -16,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from analysis.charts import CHARTS
-from reference_kernels.registry import cards
 from skis.build import build
 from skis.settings import Checkout
 from tests.checkouts import SAMPLE, SKIS, new_checkout, write_entry
+from tests.skis.calls import skis, skis_process
 
 
 @pytest.fixture(scope="module")
@@ -31,22 +29,8 @@ def checkout(tmp_path_factory) -> Checkout:
     return checkout
 
 
-def skis(*arguments: str | Path, stdin: str = "", where: Path | None = None, **more: str):
-    environment = {k: v for k, v in os.environ.items() if k != "GITHUB_ACTIONS"} | {"NO_COLOR": "1", "COLUMNS": "100"}
-    return subprocess.run(
-        [SKIS, *map(str, arguments)],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        cwd=where,
-        env=environment | more,
-        timeout=120,
-        check=False,
-    )
-
-
 def test_without_a_word_it_helps_and_every_verb_has_help():
-    listed = skis("--help").stdout
+    listed = skis_process("--help").stdout
     for verb in ("check", "build", "site", "new", "find", "show", "export", "stats", "charts", "kernels"):
         assert re.search(rf"^│ {verb} ", listed, re.M), verb
         assert "Usage: skis " + verb in skis(verb, "--help").stdout
@@ -96,7 +80,7 @@ def test_check_complete_lists_what_is_missing(checkout: Checkout):
 def test_check_answers_programs_and_github(bad: Checkout):
     problems = json.loads(skis("check", "--json", where=bad.root).stdout)
     assert {"file", "line", "column", "field", "message", "suggestion"} == set(problems[0])
-    assert skis("check", where=bad.root, GITHUB_ACTIONS="true").stdout.startswith(
+    assert skis_process("check", where=bad.root, GITHUB_ACTIONS="true").stdout.startswith(
         "::error file=papers/2024/one.yaml,line="
     )
 
@@ -112,7 +96,7 @@ def test_a_wrong_call_exits_2(checkout: Checkout, tmp_path: Path):
 
 
 def test_build_of_a_bad_atlas_exits_1_and_makes_nothing(bad: Checkout):
-    run = skis("build", where=bad.root)
+    run = skis_process("build", where=bad.root)
     assert run.returncode == 1
     assert "did you mean" in run.stdout
     assert not bad.store.exists()
@@ -271,50 +255,6 @@ class TestCharts:
         run = skis("charts", "--out", tmp_path / "none", *options, where=checkout.root)
         assert (run.returncode, message in run.stderr) == (2, True), run.stderr
         assert not (tmp_path / "none").exists()
-
-
-WITHOUT_TORCH = """
-import sys
-
-class WithoutTorch:  # a finder that does not find them
-    def __init__(self, finder):
-        self.finder = finder
-
-    def __getattr__(self, name):
-        return getattr(self.finder, name)
-
-    def find_spec(self, name, path=None, target=None):
-        hidden = name.partition(".")[0] in ("torch", "triton")
-        return None if hidden else self.finder.find_spec(name, path, target)
-
-sys.meta_path[:] = [WithoutTorch(finder) for finder in sys.meta_path]
-from skis.cli import app
-app(sys.argv[1:], prog_name="skis")
-"""
-
-
-def skis_without_torch(*arguments: str, **options: Path):
-    command = [sys.executable, "-c", WITHOUT_TORCH, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
-
-
-def test_the_knowledge_wing_needs_no_torch(empty_checkout: Checkout, sample):
-    assert "kernels" in skis_without_torch("--help").stdout
-    write_entry(empty_checkout, "sample", sample)
-    built = skis_without_torch("build", cwd=empty_checkout.root)
-    assert built.returncode == 0, built.stderr
-
-
-def test_kernels_are_listed_without_torch():
-    listed = skis_without_torch("kernels", "list", "--json")
-    assert listed.returncode == 0, listed.stderr
-    assert [unit["name"] for unit in json.loads(listed.stdout)] == [card.name for card in cards()]
-    assert "paged_decode" in skis_without_torch("kernels", "list").stdout
-
-
-def test_kernels_that_need_torch_say_so():
-    run = skis_without_torch("kernels", "run", "paged_decode")
-    assert (run.returncode, "torch is not installed" in run.stderr) == (2, True)
 
 
 def test_the_commands_of_the_readme_exist(root: Path):

@@ -17,6 +17,7 @@ test: $(VENV)/.installed-test browser linter bundle
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/pytest -n auto --dist loadgroup
 
 build: $(VENV)/.installed

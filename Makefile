@@ -8,7 +8,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 TORCH := --no-deps --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0
 BROWSERS := chromium chromium-browser google-chrome
 
-.PHONY: site test build check serve bench format clean browser linter bundle
+.PHONY: site test build check serve docs bench format clean browser linter bundle
 
 site: $(VENV)/.installed bundle
 	$(BIN)/skis site
@@ -28,6 +28,10 @@ check: $(VENV)/.installed
 
 serve: $(VENV)/.installed
 	$(BIN)/skis site --serve
+
+# Writes docs/commands.md.
+docs: $(VENV)/.installed
+	$(BIN)/python -m skis.documentation > docs/commands.md
 
 # Writes docs/benchmarks.md.
 bench: $(VENV)/.installed-test

@@ -12,7 +12,7 @@ from taxonomy.entries.vocabulary import VocabularyError
 
 
 def build(root: Root = HERE) -> None:
-    """Build the store, the list and the exports from the entries. All or nothing."""
+    """Check the entries, and build the store, the list and the exports from them. All or nothing."""
     checkout = checkout_at(root)
     count = run_build(checkout, website=False)
     out.print(f"{count} papers: AWESOME.md, {built(checkout, 'data')}", style="green")

@@ -22,20 +22,24 @@ DAY = r"\d{4}(-\d{2}(-\d{2})?)?"
 
 
 def charts(
-    names: Annotated[list[str] | None, typer.Argument(help="Which charts; all of them if none is named.")] = None,
-    folder: Annotated[Path, typer.Option("--out", help="Where to write; made if missing.", metavar="DIR")] = Path(
-        "charts"
-    ),
-    formats: Annotated[str, typer.Option("--format", help="Of svg, png, csv and html, with commas.")] = "svg,csv",
-    until: Annotated[str | None, typer.Option(help="Only papers first public by then: 2025, 2025-06.")] = None,
-    since: Annotated[str | None, typer.Option(help="Only papers first public from then on.")] = None,
-    leaf: Annotated[str | None, typer.Option(help="Only papers of this dimension, behavior or leaf.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Names of the charts to draw; all charts without.")] = None,
+    folder: Annotated[
+        Path, typer.Option("--out", help="Folder to write into; it is made if missing.", metavar="DIR")
+    ] = Path("charts"),
+    formats: Annotated[
+        str, typer.Option("--format", help="Formats, separated by commas: svg, png, csv, html.")
+    ] = "svg,csv",
+    until: Annotated[
+        str | None, typer.Option(help="Only papers first public by this year, month or day: 2025, 2025-06.")
+    ] = None,
+    since: Annotated[str | None, typer.Option(help="Only papers first public from this year, month or day on.")] = None,
+    leaf: Annotated[str | None, typer.Option(help="Only papers placed in this dimension, behavior or leaf.")] = None,
     survey: Annotated[bool, typer.Option("--survey", help="Only papers of the survey's own list.")] = False,
-    language: Annotated[str, typer.Option(help="en or zh.")] = "en",
-    show: Annotated[bool, typer.Option("--list", help="Say which charts there are, and draw none.")] = False,
+    language: Annotated[str, typer.Option(help="Language of titles and labels: en or zh.")] = "en",
+    show: Annotated[bool, typer.Option("--list", help="List the charts and draw none.")] = False,
     root: Root = HERE,
 ) -> None:
-    """Draw charts of the last build: pictures and their tables, over all papers or a selection."""
+    """Draw the charts of the last build as pictures and tables, over all papers or a selection of them."""
     with needs("analysis"):  # here: SciPy and plotly take longer to import than other commands to answer
         from analysis.charts import CHARTS
         from analysis.charts.files import FORMATS, NoBrowserError, write_charts

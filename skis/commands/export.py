@@ -14,7 +14,7 @@ from taxonomy.store.reading import StoreError, read_atlas
 
 
 def export(
-    folder: Annotated[Path, typer.Argument(help="Where to write; made if missing.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write into; it is made if missing.")],
     root: Root = HERE,
 ) -> None:
     """Write the exports of the last build into a folder: SQLite, CSV, JSON, BibTeX, CSL-JSON, feeds, data package."""

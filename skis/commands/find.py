@@ -13,15 +13,17 @@ from taxonomy.store.reading import search
 
 
 def find(
-    words: Annotated[list[str] | None, typer.Argument(help="What to look for, in English or Chinese.")] = None,
-    leaf: Annotated[str | None, typer.Option(help="Only of this behavior or leaf: kvcc, kvcc/quantization.")] = None,
-    venue: Annotated[str | None, typer.Option(help="Only of this venue: ICML, or 'ICML 2024'.")] = None,
-    year: Annotated[int | None, typer.Option(help="Only first public in this year.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
+    words: Annotated[list[str] | None, typer.Argument(help="Words to search for, in English or Chinese.")] = None,
+    leaf: Annotated[
+        str | None, typer.Option(help="Only papers of this behavior or leaf: kvcc, kvcc/quantization.")
+    ] = None,
+    venue: Annotated[str | None, typer.Option(help="Only papers of this venue: ICML, or 'ICML 2024'.")] = None,
+    year: Annotated[int | None, typer.Option(help="Only papers first public in this year.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Largest number of papers to list.")] = 20,
     as_json: AsJson = False,
     root: Root = HERE,
 ) -> None:
-    """Find papers by words, leaf, venue or year; best match first, or newest first without words."""
+    """Find papers by words, leaf, venue or year: the best match first, or without words the newest paper first."""
     store, atlas = read(root)
     query = " ".join(words or [])
     papers = [atlas.by_id[i] for i in search(store, query, len(atlas.papers))] if query else atlas.papers

@@ -15,11 +15,11 @@ from taxonomy.store.papers import Paper
 
 def show(
     paper_id: Annotated[str, typer.Argument(metavar="ID", help="Id of a paper, such as kivi.")],
-    bibtex: Annotated[bool, typer.Option("--bibtex", help="As BibTeX.")] = False,
+    bibtex: Annotated[bool, typer.Option("--bibtex", help="Print the paper's BibTeX entry only.")] = False,
     as_json: AsJson = False,
     root: Root = HERE,
 ) -> None:
-    """Show all that is known of one paper."""
+    """Show all that the atlas knows of one paper."""
     _, atlas = read(root)
     if paper_id not in atlas.by_id:
         stop_call(f"there is no paper {paper_id}{hint(paper_id, list(atlas.by_id))}")

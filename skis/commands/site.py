@@ -15,11 +15,11 @@ from skis.commands.shared import HERE, Root, checkout_at, err, needs, out, stop_
 
 
 def site(
-    serve: Annotated[bool, typer.Option("--serve", help="Show the website at a local address afterwards.")] = False,
-    port: Annotated[int, typer.Option(help="Port to serve at.")] = 8000,
+    serve: Annotated[bool, typer.Option("--serve", help="Serve the website locally afterwards, until Ctrl-C.")] = False,
+    port: Annotated[int, typer.Option(help="Port of that address.")] = 8000,
     root: Root = HERE,
 ) -> None:
-    """Build everything, and the website from it."""
+    """Build store, list and exports, and the website from them. All or nothing."""
     checkout = checkout_at(root)
     with needs("site"):
         for package in ("skis_site.render", "mkdocs", "material", "mkdocs_awesome_nav"):

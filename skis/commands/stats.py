@@ -9,7 +9,7 @@ from taxonomy.store.statistics import coverage, leaf_counts
 
 
 def stats(as_json: AsJson = False, root: Root = HERE) -> None:
-    """Count papers per leaf, and say how complete the entries are: all of them, and those of the survey."""
+    """Count the papers of every leaf, and the papers that have each kind of fact: of all, and of the survey's."""
     _, atlas = read(root)
     counts = leaf_counts(atlas)
     groups = {"papers": atlas.papers, "survey": [paper for paper in atlas.papers if paper.survey]}
@@ -19,7 +19,7 @@ def stats(as_json: AsJson = False, root: Root = HERE) -> None:
         survey = {"papers": totals["survey"], "coverage": facts["survey"]}
         print_json({"papers": totals["papers"], "leaves": counts, "coverage": facts["papers"], "survey": survey})
         return
-    table = Table("leaf", "papers", "also", box=None, header_style="bold")
+    table = Table("leaf", "primary", "secondary", box=None, header_style="bold")
     for row in counts:
         table.add_row(row["leaf"], str(row["primary"]), str(row["secondary"] or ""))
     out.print(table)

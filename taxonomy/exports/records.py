@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from taxonomy.exports.escaping import spreadsheet
 from taxonomy.store.atlas import Atlas
-from taxonomy.store.papers import Effect, Gain, Paper, Placement
-from taxonomy.store.row import Row, Words
+from taxonomy.store.papers import Effect, Paper, Placement
+from taxonomy.store.row import LANGUAGES, Row, Words
 
 RowT = TypeVar("RowT", bound=Row)
 
@@ -83,43 +83,25 @@ def paper_record(paper: Paper) -> dict[str, Any]:
 
 
 def _placement(placement: Placement) -> dict[str, Any]:
-    return _known(
-        {
-            "dimension": placement.leaf.dimension.code,
-            "behavior": placement.leaf.behavior.code,
-            "leaf": placement.leaf.code,
-            "role": placement.role,
-            "technique": _words(placement.technique),
-            "why": placement.why,
-            "source": placement.source,
-            "note": placement.note,
-        }
-    )
+    above = {"dimension": placement.leaf.dimension.code, "behavior": placement.leaf.behavior_code}
+    return above | _facts(placement, without={"paper_id", "position"})
 
 
 def _effect(effect: Effect) -> dict[str, Any]:
-    return _known(
-        {
-            "objective": effect.objective.code,
-            "effect": effect.effect,
-            "source": effect.source,
-            "note": effect.note,
-            "gains": [_gain(gain) for gain in effect.gains],
-        }
-    )
+    gains = [_facts(gain, without={"paper_id", "objective_code", "position"}) for gain in effect.gains]
+    return _known(_facts(effect, without={"paper_id", "position"}) | {"gains": gains})
 
 
-def _gain(gain: Gain) -> dict[str, Any]:
-    return _known(
-        {
-            "factor": gain.factor,
-            "percent": gain.percent,
-            "kind": gain.kind,
-            "against": gain.against,
-            "setting": gain.setting,
-            "up_to": gain.up_to,
-        }
-    )
+def _facts(row: Row, without: set[str]) -> dict[str, Any]:
+    """Return the columns of a row as its file has them: `…_en` and `…_zh` as one, `…_code` without its ending."""
+    facts: dict[str, Any] = {}
+    for column in [column for column in type(row).model_fields if column not in without]:
+        name, _, ending = column.rpartition("_")
+        if ending in LANGUAGES:
+            facts[name] = _words(getattr(row, name))
+        else:
+            facts[name if ending == "code" else column] = getattr(row, column)
+    return _known(facts)
 
 
 def papers_json(atlas: Atlas) -> str:

@@ -58,29 +58,31 @@ def build(checkout: Checkout, *, website: bool = False, waiting: Callable[[], No
 
     Whatever is raised, the last good result stays as it was.
     """
-    with only_build(checkout.build, waiting):
-        vocabulary, checked, out_of_scope = check(checkout)
-        if checked.problems:
-            raise BadEntriesError(checked.problems)
-        kernels = known_kernels(checkout, vocabulary, checked)
-        with new_generation(checkout.build) as generation:
-            data = generation / "data"
-            data.mkdir()
-            build_store(data / STORE, vocabulary, checked.papers, kernels, out_of_scope)
-            atlas = read_atlas(data / STORE)
-            write_exports(atlas, data, checkout.site_url)
-            if website:
-                from skis_site.render import render_pages  # here: only the extra `site` brings what it imports
+    with only_build(checkout.build, waiting), new_generation(checkout.build) as generation:
+        data = generation / "data"
+        data.mkdir()
+        schema = _store(checkout, data / STORE)
+        atlas = read_atlas(data / STORE)
+        write_exports(atlas, data, checkout.site_url)
+        if website:
+            from skis_site.render import render_pages  # here: only the extra `site` brings what it imports
 
-                render_pages(atlas, checkout.root, data, generation / "pages", checkout.repository)
-                build_website(checkout.root, generation / "pages", generation / "site", atlas.last_added)
-            beside = {
-                checkout.root / "AWESOME.md": awesome_list(atlas, checkout.site_url),
-                checkout.root / "papers" / SCHEMA_NAME: schema_text(vocabulary),
-            }
-            with staged(beside):
-                publish(checkout.build, generation)
+            render_pages(atlas, checkout.root, data, generation / "pages", checkout.repository)
+            build_website(checkout.root, generation / "pages", generation / "site", atlas.last_added)
+        awesome = awesome_list(atlas, checkout.site_url)
+        with staged({checkout.root / "AWESOME.md": awesome, checkout.root / "papers" / SCHEMA_NAME: schema}):
+            publish(checkout.build, generation)
     return len(atlas.papers)
+
+
+def _store(checkout: Checkout, path: Path) -> str:
+    """Check all files, write the store, and return the entries' JSON Schema; what was read is forgotten then."""
+    vocabulary, checked, out_of_scope = check(checkout)
+    if checked.problems:
+        raise BadEntriesError(checked.problems)
+    kernels = known_kernels(checkout, vocabulary, checked)
+    build_store(path, vocabulary, checked.papers, kernels, out_of_scope)
+    return schema_text(vocabulary)
 
 
 def known_kernels(checkout: Checkout, vocabulary: Vocabulary, checked: Checked) -> Sequence[KernelRow]:

@@ -5,6 +5,8 @@ Exit status: 0 good, 1 the input is wrong (with every problem listed), 2 the cal
 
 from __future__ import annotations
 
+import gc
+
 import typer
 
 from reference_kernels.cli import app as kernels
@@ -25,6 +27,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_show_locals=False,
 )
+
+# A command lives for seconds, and most of what it makes stays until its end: look for garbage seldom.
+gc.set_threshold(100_000, 20, 100)
 
 for command in (check, new, build, site, export, find, show, stats, charts):
     app.command(command.__name__)(command)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from itertools import groupby
 from typing import Any, TypeVar
 
 from taxonomy.exports.escaping import spreadsheet
 from taxonomy.store.atlas import Atlas
-from taxonomy.store.papers import Effect, Paper, Placement
-from taxonomy.store.row import LANGUAGES, Row, Words
+from taxonomy.store.papers import Effect, Gain, Paper, Placement
+from taxonomy.store.row import Row, Words
 
 RowT = TypeVar("RowT", bound=Row)
 
@@ -84,24 +86,26 @@ def paper_record(paper: Paper) -> dict[str, Any]:
 
 def _placement(placement: Placement) -> dict[str, Any]:
     above = {"dimension": placement.leaf.dimension.code, "behavior": placement.leaf.behavior_code}
-    return above | _facts(placement, without={"paper_id", "position"})
+    return above | _facts(placement)
 
 
 def _effect(effect: Effect) -> dict[str, Any]:
-    gains = [_facts(gain, without={"paper_id", "objective_code", "position"}) for gain in effect.gains]
-    return _known(_facts(effect, without={"paper_id", "position"}) | {"gains": gains})
+    return _known(_facts(effect) | {"gains": [_facts(gain) for gain in effect.gains]})
 
 
-def _facts(row: Row, without: set[str]) -> dict[str, Any]:
+def _facts(row: Row) -> dict[str, Any]:
     """Return the columns of a row as its file has them: `…_en` and `…_zh` as one, `…_code` without its ending."""
-    facts: dict[str, Any] = {}
-    for column in [column for column in type(row).model_fields if column not in without]:
-        name, _, ending = column.rpartition("_")
-        if ending in LANGUAGES:
-            facts[name] = _words(getattr(row, name))
-        else:
-            facts[name if ending == "code" else column] = getattr(row, column)
-    return _known(facts)
+    facts = {key: getattr(row, name) for key, name in _keys(type(row))}
+    return _known({key: _words(value) if isinstance(value, Words) else value for key, value in facts.items()})
+
+
+@cache
+def _keys(table: type[Row]) -> list[tuple[str, str]]:
+    """Return the key of each fact, with the attribute that has it; what the row stands below is none of its facts."""
+    above = {"paper_id", "position", *(["objective_code"] if table is Gain else [])}
+    names = [name for name in table.model_fields if name not in above]
+    texts = dict.fromkeys(re.sub(r"_(en|zh)$", "", name) for name in names)
+    return [(name.removesuffix("_code"), name) for name in texts]
 
 
 def papers_json(atlas: Atlas) -> str:

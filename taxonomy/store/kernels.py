@@ -5,6 +5,7 @@ A row is {name, file, leaf, title, papers: [id], results: [{gpu, case, seconds, 
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from sqlmodel import Field
@@ -31,7 +32,7 @@ class Kernel(Row, table=True):
     papers: list[Paper] = related(secondary="kernel_paper", order_by="KernelPaper.position")
     results: list["KernelResult"] = related(order_by="KernelResult.position")
 
-    @property
+    @cached_property
     def by_gpu(self) -> dict[str, list["KernelResult"]]:
         """Its results by the name of the GPU."""
         found: dict[str, list[KernelResult]] = {}

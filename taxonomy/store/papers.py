@@ -1,5 +1,6 @@
 """The tables of papers: their facts, their placements in the taxonomy, and their effects on objectives."""
 
+from functools import cached_property
 from typing import get_args
 
 from sqlalchemy.orm import attribute_keyed_dict, relationship
@@ -65,42 +66,42 @@ class Paper(Row, table=True):
     )
     traits: list["PaperTrait"] = related(order_by="(PaperTrait.group_code, PaperTrait.trait_code, PaperTrait.position)")
 
-    @property
+    @cached_property
     def summary(self) -> Words:
         """The idea, and what it costs."""
         return Words(self.summary_en, self.summary_zh)
 
-    @property
+    @cached_property
     def venue_label(self) -> str:
         """`ICML 2024`, or "" for a preprint."""
         return f"{self.venue.key} {self.venue_year}" if self.venue else ""
 
-    @property
+    @cached_property
     def url(self) -> str:
         """The best address for the paper itself."""
         return next(link.url for link in self.links.values())
 
-    @property
+    @cached_property
     def month(self) -> str:
         """Month of the first public version, YYYY-MM."""
         return self.published[:7]
 
-    @property
+    @cached_property
     def primary(self) -> list["Placement"]:
         """The placements that say what the paper is about."""
         return [placement for placement in self.placements if placement.is_primary]
 
-    @property
+    @cached_property
     def secondary(self) -> list["Placement"]:
         """The placements that say what it exhibits besides."""
         return [placement for placement in self.placements if not placement.is_primary]
 
-    @property
+    @cached_property
     def is_double(self) -> bool:
         """Whether the paper is about two behaviors."""
         return len({placement.leaf.behavior_code for placement in self.primary}) > 1
 
-    @property
+    @cached_property
     def evaluation(self) -> dict[str, list[str]]:
         """What the paper was evaluated on, by kind: models, hardware, baselines."""
         found: dict[str, list[str]] = {}
@@ -147,17 +148,17 @@ class Placement(Row, table=True):
     note: str | None
     leaf: Leaf = related()
 
-    @property
+    @cached_property
     def technique(self) -> Words:
         """What the paper does in this leaf, in one line."""
         return Words(self.technique_en, self.technique_zh)
 
-    @property
+    @cached_property
     def is_primary(self) -> bool:
         """Whether this is what the paper is about."""
         return self.role == "primary"
 
-    @property
+    @cached_property
     def weight(self) -> float:
         """1 for a primary, 0.5 for a secondary placement, as the survey weighs them."""
         return 1.0 if self.is_primary else 0.5
@@ -198,7 +199,7 @@ class Gain(Row, table=True):
     setting: str | None
     up_to: bool
 
-    @property
+    @cached_property
     def amount(self) -> str:
         """The number as a reader expects it: 2.6× or 37 %."""
         return f"{self.factor:g}×" if self.factor is not None else f"{self.percent:g} %"

@@ -3,6 +3,8 @@
 A table is an SQLModel class, and its rows are the objects that exports, analyses, pages and commands read: there is no
 other form of them. Columns and names of tables are a public interface: `VERSION` rises with every change of theirs.
 
+What follows from columns is a `cached_property`: a template asks for it on every page that names the row.
+
 A text in two languages is two columns, `…_en` and `…_zh`, read together as `Words`. `position` keeps the order of the
 source file.
 """

@@ -1,5 +1,7 @@
 """The tables of the vocabulary: the taxonomy's dimensions, behaviors and leaves, objectives, traits and venues."""
 
+from functools import cached_property
+
 from sqlmodel import Field
 
 from taxonomy.store.row import Row, Words, related
@@ -15,17 +17,17 @@ class Term(Row):
     definition_en: str
     definition_zh: str
 
-    @property
+    @cached_property
     def label(self) -> Words:
         """Its name."""
         return Words(self.label_en, self.label_zh)
 
-    @property
+    @cached_property
     def definition(self) -> Words:
         """What it means."""
         return Words(self.definition_en, self.definition_zh)
 
-    @property
+    @cached_property
     def slug(self) -> str:
         """The last part of the code."""
         return self.code.rpartition("/")[2]
@@ -42,17 +44,17 @@ class Dimension(Term, table=True):
     color_dark: str
     behaviors: list["Behavior"] = related(back_populates="dimension", order_by="Behavior.position")
 
-    @property
+    @cached_property
     def title(self) -> Words:
         """What it is about, as a heading."""
         return Words(self.title_en, self.title_zh)
 
-    @property
+    @cached_property
     def question(self) -> Words:
         """The question that its behaviors answer."""
         return Words(self.question_en, self.question_zh)
 
-    @property
+    @cached_property
     def leaves(self) -> list["Leaf"]:
         """The leaves of all its behaviors."""
         return [leaf for behavior in self.behaviors for leaf in behavior.leaves]
@@ -66,7 +68,7 @@ class Behavior(Term, table=True):
     dimension: Dimension = related(back_populates="behaviors")
     leaves: list["Leaf"] = related(back_populates="behavior", order_by="Leaf.position")
 
-    @property
+    @cached_property
     def is_leaf(self) -> bool:
         """Whether papers are tagged with the behavior itself."""
         return [leaf.code for leaf in self.leaves] == [self.code]
@@ -91,12 +93,12 @@ class Leaf(Term, table=True):
     behavior: Behavior = related(back_populates="leaves")
     trait_group: TraitGroup | None = related(back_populates="leaf", uselist=False)
 
-    @property
+    @cached_property
     def dimension(self) -> Dimension:
         """The dimension above."""
         return self.behavior.dimension
 
-    @property
+    @cached_property
     def traits(self) -> list["Trait"]:
         """The columns of its comparison table."""
         return self.trait_group.traits if self.trait_group else []

@@ -35,7 +35,8 @@ step.
 
 Published
 ---------
-No figure quoted. The paper's title states 1 bit per channel, which is c = 8 with 256 centroids here.
+1.4-3.5x the throughput of an uncompressed cache (CQ's abstract, NeurIPS 2024), stored with as little as 1 bit per
+channel, which is c = 8 with 256 centroids here.
 
 Measured
 --------

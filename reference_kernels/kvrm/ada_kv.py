@@ -21,7 +21,8 @@ scores six times for each of its two selections; both are small beside K.
 
 Published
 ---------
-No figure quoted: the paper's were not re-read.
+Its abstract states no number: a substantial improvement over existing methods on 29 datasets. A figure of the
+authors' README has 429K tokens of context in about 80 GB instead of 37K, which the method that it divides reaches too.
 
 Differs
 -------

@@ -20,7 +20,8 @@ the cache is as large as SnapKV's with budget C.
 
 Published
 ---------
-No figure quoted: the paper's were not re-read.
+On par with the full cache on LongBench with 12 % of it, which is 88 % less memory; with 0.7 %, 99.3 % less, up to
+20.5 points more accuracy on TREC than other methods (its abstract).
 
 Differs
 -------

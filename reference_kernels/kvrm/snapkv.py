@@ -23,7 +23,8 @@ the most that the figure can show. Scores and the selection move a few times 4 T
 
 Published
 ---------
-No figure quoted: the paper's were not re-read.
+3.6x faster generation and 8.2x better use of memory at inputs of 16K tokens, against the unnamed baseline; up to 380K
+tokens of context on one A100 of 80 GB (its abstract).
 
 Differs
 -------

@@ -18,7 +18,8 @@ the one in slot `sinks`, so that a ring buffer behind the sinks needs no copying
 
 Published
 ---------
-No figure quoted: the paper's were not re-read.
+Up to 22.2x faster than a sliding window with recomputation, over streams of 4 million tokens and more (its abstract,
+which states no saving of memory).
 
 Differs
 -------

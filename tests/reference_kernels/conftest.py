@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
 import torch
+
+from tests.reference_kernels.repository import ROOT
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before any unit imports Triton
@@ -37,3 +43,61 @@ def _poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "empty", poisoned(torch.empty))
     monkeypatch.setattr(torch, "empty_like", poisoned(torch.empty_like))
     monkeypatch.setattr(torch.Tensor, "new_empty", poisoned(torch.Tensor.new_empty))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Many workers share the cores of a machine without a GPU, and the tensors here are small."""
+    if DEVICE.type == "cpu":
+        torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_interpreter() -> Iterator[None]:
+    """Leave out what takes Triton's interpreter two thirds of its time and changes nothing.
+
+    It prepares `triton.language` anew at every call of a device function, always alike: once per function is enough.
+    And it computes whether additions of integers overflow, for an assertion that it makes in debug mode only.
+    """
+    if DEVICE.type == "cuda":
+        yield
+        return
+    from triton.runtime import interpreter
+
+    prepare = interpreter._patch_lang
+    prepared: dict[Any, Any] = {}
+
+    def once(function: Any) -> Any:
+        if function not in prepared:
+            prepared[function] = prepare(function)
+        return interpreter._LangPatchScope()  # there is nothing to restore: the next call finds the language prepared
+
+    builder = interpreter.interpreter_builder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interpreter, "_patch_lang", once)
+        patch.setattr(builder, "options", dataclasses.replace(builder.options, sanitize_overflow=False))
+        yield
+
+
+@pytest.fixture(scope="session")
+def compiled() -> dict[str, Any]:
+    """What the kernels of every unit take of an H100, compiled in a process without the interpreter (`offline.py`)."""
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    line = [sys.executable, "-m", "tests.reference_kernels.offline"] + ["--cover"] * (DEVICE.type == "cpu")
+    done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Know the mark below where pytest-xdist, which defines it, is not installed."""
+    config.addinivalue_line("markers", "xdist_group(name): tests that one worker runs")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
+    """Keep the tests that look at the compiled kernels on one worker, so that they are compiled once."""
+    for item in items:
+        if "compiled" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("compiled"))

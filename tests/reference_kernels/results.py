@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reference_kernels.core import results
-from tests.conftest import ROOT
+from tests.reference_kernels.repository import ROOT
 
 GPU = "Made-up GPU 8GB"
 TIMED = {

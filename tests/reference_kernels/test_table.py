@@ -9,6 +9,7 @@ import pytest
 
 from reference_kernels.registry import cards
 from reference_kernels.table import BadResultError, table
+from tests.reference_kernels.repository import ROOT
 from tests.reference_kernels.results import GPU, TIMED, WRONG, copied_package, made_up, write_result
 
 
@@ -17,12 +18,12 @@ def package(tmp_path: Path) -> Path:
     return copied_package(tmp_path, "kvs/quest.py", "kvcc/kivi.py")
 
 
-def test_every_unit_is_told_with_its_file(root: Path):
+def test_every_unit_is_told_with_its_file():
     rows = table()
     assert [row["name"] for row in rows] == [card.name for card in cards()]
     for row in rows:
-        assert (root / row["file"]).stem == row["name"]
-        assert (root / row["file"]).is_file()
+        assert (ROOT / row["file"]).stem == row["name"]
+        assert (ROOT / row["file"]).is_file()
 
 
 def test_rows_are_plain_values():

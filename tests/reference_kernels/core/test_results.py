@@ -106,4 +106,10 @@ def test_what_cannot_be_told_is_absent(card: None, monkeypatch: pytest.MonkeyPat
     machine = results.machine()
     assert not {"driver", "commit"} & set(machine)
     assert all(machine.values())
-    assert "no-such-package" not in machine["versions"]
+
+
+def test_versions_are_those_of_the_packages_that_are_installed(card: None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(results, "PACKAGES", ("pytest", "no-such-package"))
+    versions = results.machine()["versions"]
+    assert versions["pytest"] == pytest.__version__
+    assert "no-such-package" not in versions

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,15 @@ from reference_kernels.core import worker
 from reference_kernels.core.ceilings import Ceilings
 from reference_kernels.core.unit import MissingPeerError
 from reference_kernels.registry import load
-from tests.conftest import ROOT
+from tests.reference_kernels.repository import ROOT
 
 SCRIPT = """
-import json, sys
-from reference_kernels.core import worker
-from reference_kernels.core.ceilings import Ceilings
-from tests.reference_kernels.core.test_worker import note
+import sys
+from multiprocessing import get_context
+from pathlib import Path
+from tests.reference_kernels.core.test_worker import measure
 
-worker._bench = note
-with worker.Worker() as hired:
-    for case in sys.argv[2:]:
-        try:
-            print(json.dumps(hired.bench(sys.argv[1], case, Ceilings(1.0, 1.0, 1.0, 1.0, 1.0))["process"]))
-        except RuntimeError as error:
-            print(json.dumps(str(error)))
+print(*measure(Path(sys.argv[1]), *sys.argv[2:]))
 """
 
 
@@ -45,28 +39,43 @@ def note(unit: str, case: str, _limits: Ceilings, peers: bool) -> dict[str, Any]
     return {"process": os.getpid()}
 
 
-def measure(notes: Path, *cases: str) -> list[Any]:
-    """Measure cases in a Python of its own, since a test runner's main module cannot be started anew."""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(notes), *cases], capture_output=True, text=True, cwd=ROOT, check=True
-    )
-    return [json.loads(line) for line in done.stdout.splitlines()]
+def measure(notes: Path, *cases: str) -> list[int | str]:
+    """Return the process that measured each case, or what it raised."""
+    with pytest.MonkeyPatch.context() as patch, worker.Worker() as hired:
+        patch.setattr(worker, "_bench", note)
+        results: list[int | str] = []
+        for case in cases:
+            try:
+                results.append(hired.bench(str(notes), case, Ceilings(1.0, 1.0, 1.0, 1.0, 1.0))["process"])
+            except RuntimeError as error:
+                results.append(str(error))
+        return results
 
 
-def test_one_process_serves_all_cases(tmp_path: Path):
-    first, second = measure(tmp_path / "notes", "good", "good")
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that are copies of this one: a new one would import torch each time."""
+    monkeypatch.setattr(worker, "get_context", lambda _: get_context("fork"))
+
+
+def test_one_new_process_serves_all_cases(tmp_path: Path):
+    """In a Python of its own, since a test runner's main module cannot be started anew."""
+    line = [sys.executable, "-c", SCRIPT, str(tmp_path / "notes"), "good", "good"]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.split()
     assert first == second
     assert len((tmp_path / "notes").read_text().split()) == 2
 
 
 @pytest.mark.parametrize("case", ["fails once", "kills the process"])
-def test_what_fails_is_tried_again_in_a_fresh_process(tmp_path: Path, case: str):
+def test_what_fails_is_tried_again_in_a_fresh_process(tmp_path: Path, case: str, forked: None):
     first, second = measure(tmp_path / "notes", "good", case)
     assert first != second
     assert len((tmp_path / "notes").read_text().split()) == 3
 
 
-def test_what_a_peer_kills_is_measured_without_peers(tmp_path: Path):
+def test_what_a_peer_kills_is_measured_without_peers(tmp_path: Path, forked: None):
     (process,) = measure(tmp_path / "notes", "has a peer that kills")
     assert isinstance(process, int)
     assert len((tmp_path / "notes").read_text().split()) == 3
@@ -80,7 +89,7 @@ def test_a_case_without_peers_says_what_became_of_them(monkeypatch: pytest.Monke
         peers["dense, ours"]({})
 
 
-def test_what_fails_always_raises_and_the_next_case_is_measured(tmp_path: Path):
+def test_what_fails_always_raises_and_the_next_case_is_measured(tmp_path: Path, forked: None):
     error, process = measure(tmp_path / "notes", "always fails", "good")
     assert error == "an illegal access"
     assert isinstance(process, int)

@@ -132,11 +132,11 @@ def test_frequencies_sum_to_the_total_and_leave_no_symbol_out():
 def test_deeper_layers_have_wider_bins_and_fewer_bits():
     levels = graded_levels(6, first=31, last=7)
     assert levels == (31, 31, 19, 19, 7, 7)
-    x = draw(1, 60, 32).expand(6, -1, -1).contiguous()
-    model = calibrate(x, levels, chunk=60)
-    assert bool((model.steps[1, 0] < model.steps[1, 2]).all())
-    sizes = encode(x, model).offsets.diff().reshape(6, -1).sum(1)
-    assert sizes[0] > sizes[2] > sizes[4]
+    x = draw(1, 60, 32).expand(3, -1, -1).contiguous()
+    model = calibrate(x, levels[::2], chunk=60)
+    assert bool((model.steps[1].diff(dim=0) > 0).all())
+    sizes = encode(x, model).offsets.diff().reshape(3, -1).sum(1)
+    assert sizes[0] > sizes[1] > sizes[2]
 
 
 def test_a_model_serves_other_data_by_clipping():

@@ -38,7 +38,7 @@ def patterns(kind: str, tokens: int, channels: int, seed: int = 0) -> torch.Tens
 
 KINDS = [
     "normal", "noise", "zeros", "subnormal", "not finite", "largest window", "one exponent", "two far apart",
-    "only escapes in one channel", "a few anywhere", "counting",
+    "only escapes in one channel", "a few anywhere",
 ]  # fmt: skip
 
 
@@ -48,16 +48,16 @@ def encoded_bits(bits: torch.Tensor) -> Encoded:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_bit_comes_back(kind: str):
-    bits = patterns(kind, 35, 256)
+    bits = patterns(kind, 19, 256)  # one whole unit, and one of three tokens
     packed = encoded_bits(bits)
     packed.validate()
     assert torch.equal(decode(packed).view(torch.int16), bits)
     assert torch.equal(reference(packed)["bits"], bits)
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    tokens=st.integers(1, 40),
+    tokens=st.integers(1, 33),
     pairs=st.sampled_from([1, 2, 3, 6, 12, 64, 96, 128, 160]),
     kind=st.sampled_from(KINDS),
     seed=st.integers(0, 1000),
@@ -72,7 +72,9 @@ def test_any_size_round_trips(tokens: int, pairs: int, kind: str, seed: int):
 def test_all_patterns_of_16_bits_round_trip():
     bits = patterns("counting", 256, 256)
     assert bits.unique().numel() == 65536
-    assert torch.equal(decode(encoded_bits(bits)).view(torch.int16), bits)
+    packed = encoded_bits(bits)
+    assert torch.equal(decode(packed).view(torch.int16), bits)
+    assert torch.equal(reference(packed)["bits"], bits)
 
 
 def test_nothing_round_trips():

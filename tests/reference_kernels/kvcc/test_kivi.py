@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import os
-import subprocess
-import sys
+import re
 from typing import Any
 
 import numpy as np
@@ -31,7 +28,6 @@ from reference_kernels.kvcc.kivi import (
     unpack,
     words_per_token,
 )
-from tests.conftest import ROOT
 from tests.reference_kernels import ptx
 from tests.reference_kernels.caches import check_close, draw_tokens, strided, truth
 from tests.reference_kernels.conftest import DEVICE
@@ -457,24 +453,9 @@ def test_the_gpus_instructions_restore_every_code_of_every_word(bits: int, j: in
                     assert (np.abs(found[:, half] - exactly) <= slack).all()
 
 
-LAYOUTS = """
-import re
-from reference_kernels.kvcc import kivi
-from tests.reference_kernels.offline import compile_unit
-
-compile_unit("kivi")
-for kernel in kivi._read_pieces.device_caches[0][0].values():
-    for line in kernel.asm["ttgir"].splitlines():
-        if "elementwise_inline_asm" in line:
-            print(re.findall(r"dot_op<{opIdx = (\\d), parent = #\\w+, kWidth = (\\d)}>", line))
-"""
-
-
-def test_neighboring_parameters_are_taken_where_neighbors_share_a_register():
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    done = subprocess.run([sys.executable, "-c", LAYOUTS], capture_output=True, text=True, cwd=ROOT, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = [ast.literal_eval(line) for line in done.stdout.splitlines()]
-    assert found
-    assert {layout for layouts in found for layout in layouts} == {("0", "2")}
-    assert all(layouts for layouts in found)
+def test_neighboring_parameters_are_taken_where_neighbors_share_a_register(compiled: dict[str, Any]):
+    lines = compiled["kivi"]["reference_kernels.kvcc.kivi._read_pieces"]["assembly"]
+    assert lines
+    for line in lines:
+        layouts = re.findall(r"dot_op<{opIdx = (\d), parent = #\w+, kWidth = (\d)}>", line)
+        assert set(layouts) == {("0", "2")}, line

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import subprocess
 import sys
@@ -10,18 +9,16 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
-from reference_kernels.cli import app
 from reference_kernels.kvs.serving import engine
 from reference_kernels.kvs.serving.cost import CostModel
 from reference_kernels.kvs.serving.engine import simulate
 from reference_kernels.kvs.serving.policies import ORDERS, ROUTERS, WINDOW, ExploitExplore
 from reference_kernels.kvs.serving.replica import Job, Limits, Replica
 from reference_kernels.kvs.serving.report import MEANINGS, Objectives, quantile, report, summarize
-from reference_kernels.kvs.serving.trace import Request, generate_trace, infinite_cache_hits, save_trace
-from tests.conftest import ROOT
+from reference_kernels.kvs.serving.trace import Request, generate_trace, infinite_cache_hits
 from tests.reference_kernels.kvs.naive_server import NaiveServer
+from tests.reference_kernels.repository import ROOT
 
 # A small machine: reading the weights takes 1 ms, a token of prefill 1 ms, and reading a cached token 0.01 ms.
 SMALL = CostModel(
@@ -344,51 +341,3 @@ def test_impossible_machines_are_refused(build, words):
 def test_simulation_needs_no_torch():
     code = "import sys; import reference_kernels.kvs.serving.report; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
-
-
-def run(*arguments: str):
-    return CliRunner().invoke(app, ["simulate", *arguments])
-
-
-@pytest.fixture
-def trace_file(tmp_path):
-    path = tmp_path / "trace.jsonl"
-    save_trace(path, generate_trace(15, seed=2))
-    return str(path)
-
-
-def test_command_compares_policies(trace_file):
-    result = run(trace_file, "--policy", "round-robin", "--policy", "exploit-explore", "--replicas", "2", "--json")
-    assert result.exit_code == 0
-    answer = json.loads(result.stdout)
-    assert set(answer["policies"]) == {"round-robin", "exploit-explore"}
-    for figures in answer["policies"].values():
-        assert set(figures) == set(MEANINGS)
-
-
-def test_command_without_trace_says_so():
-    result = run("--policy", "least-loaded", "--order", "longest-prefix")
-    assert result.exit_code == 0
-    assert "no trace was given" in result.stderr
-    assert "nothing was measured" in result.stdout
-
-
-def test_command_refuses_with_exit_code_2(tmp_path, trace_file):
-    bad = tmp_path / "bad.jsonl"
-    bad.write_text("{}\n")
-    for arguments, words in (
-        ([str(bad)], "bad.jsonl:1: timestamp"),
-        ([str(tmp_path / "none.jsonl")], "No such file"),
-        ([trace_file, "--policy", "magic"], "magic"),
-        ([trace_file, "--capacity", "600"], "needs"),
-    ):
-        result = run(*arguments)
-        assert result.exit_code == 2
-        assert words in " ".join(result.stderr.split())
-
-
-def test_command_writes_json_without_nan(tmp_path):
-    path = tmp_path / "trace.jsonl"
-    save_trace(path, [Request(0.0, 5, 1, (0,))])  # one output token has no time per further token
-    answer = json.loads(run(str(path), "--json").stdout, parse_constant=pytest.fail)
-    assert answer["policies"]["round-robin"]["tpot_mean"] is None

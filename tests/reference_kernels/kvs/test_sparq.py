@@ -215,7 +215,6 @@ def test_the_ideal_gain_is_that_of_the_docstring():
         "k": torch.empty(1, 8, tokens, dim, dtype=torch.float16, device="meta"),
         "lengths": torch.tensor([tokens]), "rank": rank, "budget": budget,
     }  # fmt: skip
-    assert UNIT.figures is not None
     gain = UNIT.figures(inputs, {"coverage": torch.ones(1)}, 1.0)["ideal gain"]
     assert gain == pytest.approx(2 * tokens * dim / (tokens * rank + 2 * budget * dim), rel=1e-3)
     assert gain == pytest.approx(7.1, abs=0.05)

@@ -23,7 +23,7 @@ from reference_kernels.core.device import choose_device
 from reference_kernels.core.unit import Unit, Work
 from reference_kernels.core.worker import Worker
 from reference_kernels.registry import card, cards, load
-from tests.conftest import ROOT
+from tests.reference_kernels.repository import ROOT
 
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU, and there is one")
 BLOCKER = """
@@ -90,8 +90,8 @@ def test_list_works_where_torch_cannot_be_imported(without_torch: dict[str, str]
 
 @NO_GPU
 def test_bench_without_a_gpu_refuses_and_explains():
-    done = command("bench", "paged_decode")
-    assert done.returncode == 2
+    done = invoke("bench", "paged_decode")
+    assert done.exit_code == 2
     assert "there is no GPU here, and the interpreter's times would say nothing" in words(done.stderr)
     assert "`run` checks the kernels on a CPU" in words(done.stderr)
     assert done.stdout == ""
@@ -270,40 +270,6 @@ def test_a_case_that_fails_is_named_and_costs_the_others_nothing(fake_gpu: None,
     assert words(result.stderr) == "✗ kivi: broken: RuntimeError: illegal access"
     found = results.read(tmp_path)["nvidia-x"]
     assert {name: list(unit["cases"]) for name, unit in found.items()} == {"kivi": ["right"], "quest": ["large"]}
-
-
-TRACE = "".join(
-    json.dumps({"timestamp": 100 * i, "input_length": 1000, "output_length": 5, "hash_ids": [0, 1, i + 2][:2]}) + "\n"
-    for i in range(6)
-)
-
-
-def test_simulate_compares_the_policies_that_are_named(tmp_path: Path):
-    trace = tmp_path / "trace.jsonl"
-    trace.write_text(TRACE, "utf-8")
-    line = ["simulate", str(trace), "--policy", "round-robin", "--policy", "least-loaded", "--replicas", "2"]
-    result = invoke(*line, "--json")
-    assert result.exit_code == 0, result.output
-    found = json.loads(result.stdout)
-    assert list(found["policies"]) == ["round-robin", "least-loaded"]
-    assert (found["requests"], found["replicas"], found["order"]) == (6, 2, "fcfs")
-    table = invoke(*line)
-    assert table.exit_code == 0
-    assert "6 requests, replicas: 2, fcfs" in words(table.stdout)
-    assert "nothing was measured" in words(table.stdout)
-
-
-def test_simulate_refuses_with_words(tmp_path: Path):
-    trace = tmp_path / "trace.jsonl"
-    trace.write_text(TRACE, "utf-8")
-    for arguments, said in (
-        ([str(tmp_path / "nowhere.jsonl")], "No such file or directory"),
-        ([str(trace), "--policy", "nonsense"], "nonsense"),
-        ([str(trace), "--replicas", "0"], "replica"),
-    ):
-        result = invoke("simulate", *arguments)
-        assert result.exit_code == 2, result.output
-        assert said in words(result.stderr)
 
 
 def test_the_interpreter_is_chosen_only_without_a_gpu(monkeypatch: pytest.MonkeyPatch):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
+from typer.testing import CliRunner
 
+from reference_kernels.cli import app
 from reference_kernels.readme import duration, readme, write_readme
 from reference_kernels.registry import cards
+from tests.reference_kernels.repository import ROOT
 from tests.reference_kernels.results import GPU, TIMED, WRONG, copied_package, made_up, write_result
 
 
@@ -31,21 +32,21 @@ def cells(text: str) -> list[list[str]]:
     return rows
 
 
-def test_the_committed_readme_is_up_to_date(root: Path):
-    committed = (root / "reference_kernels" / "README.md").read_text("utf-8")
+def test_the_committed_readme_is_up_to_date():
+    committed = (ROOT / "reference_kernels" / "README.md").read_text("utf-8")
     assert committed == readme(), "run `python -m reference_kernels readme`"
 
 
-def test_it_names_every_unit_and_all_its_links_lead_somewhere(root: Path):
+def test_it_names_every_unit_and_all_its_links_lead_somewhere():
     text = readme()
     links = re.findall(r"\]\(([^)]+)\)", text)
     assert {card.file.removeprefix("reference_kernels/") for card in cards()} <= set(links)
     for link in links:
-        assert (root / "reference_kernels" / link).is_file(), link
+        assert (ROOT / "reference_kernels" / link).is_file(), link
 
 
 def test_its_commands_exist():
-    run = subprocess.run([sys.executable, "-m", "reference_kernels", "--help"], capture_output=True, text=True)
+    run = CliRunner().invoke(app, ["--help"])
     for verb in set(re.findall(r"python -m reference_kernels (\w+)", readme())) | {"simulate"}:
         assert re.search(rf"^│ {verb} ", run.stdout, re.M), verb
 

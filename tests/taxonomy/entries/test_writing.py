@@ -8,8 +8,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taxonomy.entries.characters import HIDDEN
 from taxonomy.entries.checks import FIRST_LINE
-from taxonomy.entries.document import HIDDEN, parse_document
+from taxonomy.entries.document import parse_document
 from taxonomy.entries.entry import Entry
 from taxonomy.entries.vocabulary import Vocabulary
 from taxonomy.entries.writing import NUMBERS, entry_text

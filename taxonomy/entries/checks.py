@@ -14,9 +14,11 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from taxonomy.entries.document import Document, Path_, read_document
+from taxonomy.entries.characters import HIDDEN
+from taxonomy.entries.document import Document, Path_, dotted, read_document
 from taxonomy.entries.entry import Entry, Placement
-from taxonomy.entries.fields import Part
+from taxonomy.entries.fields import Part, in_the_future
+from taxonomy.entries.places import entry_files
 from taxonomy.entries.problem import Problem, nearest, shown
 from taxonomy.entries.validation import report
 from taxonomy.entries.vocabulary import Trait, TraitGroup, Vocabulary
@@ -24,12 +26,8 @@ from taxonomy.entries.vocabulary import Trait, TraitGroup, Vocabulary
 SCHEMA_NAME = "schema.json"
 OUT_OF_SCOPE_NAME = "out_of_scope.yaml"
 FIRST_LINE = f"# yaml-language-server: $schema=../{SCHEMA_NAME}"
-ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-MAX_ID = 60
-# Names that a page or a Windows disk needs for itself.
-RESERVED_IDS = frozenset(
-    ["index", "con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))]
-)
+# Fields of an entry that had another name until November 2026.
+RENAMED = {"behaviors": "placements", "objectives": "effects"}
 
 _ENTRY = TypeAdapter(Entry)
 
@@ -55,13 +53,9 @@ class Checked:
 def check_papers(root: Path, vocabulary: Vocabulary) -> Checked:
     """Check all of `root/papers`."""
     papers: list[EntryFile] = []
-    problems: list[Problem] = []
-    for path in _entry_files(root / "papers"):
+    paths, problems = entry_files(root, own=(SCHEMA_NAME, OUT_OF_SCOPE_NAME))
+    for path in paths:
         file = path.relative_to(root).as_posix()
-        misplaced = _misplaced(path, root)
-        if misplaced:
-            problems.append(Problem(file, 1, 1, "", misplaced))
-            continue
         document = read_document(path, file)
         entry = _read_entry(document, path, vocabulary)
         problems += document.problems
@@ -72,37 +66,13 @@ def check_papers(root: Path, vocabulary: Vocabulary) -> Checked:
 
 
 def normalized_title(title: str) -> str:
-    """Reduce a title to its letters and digits, without case and accents, to compare it with others."""
-    plain = unicodedata.normalize("NFKD", title).casefold()
-    return "".join(c for c in plain if c.isalnum())
+    """Reduce a title to its letters and digits, without case, width and accents, to compare it with others.
 
 
-def _entry_files(folder: Path) -> Iterator[Path]:
-    """Yield every file below `papers/` that is not one of its own few others, in order of path."""
-    if not folder.is_dir():
-        return
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        is_own = path.parent == folder and path.name in (SCHEMA_NAME, OUT_OF_SCOPE_NAME)
-        if not hidden and not is_own and (path.is_symlink() or not path.is_dir()):
-            yield path
-
-
-def _misplaced(path: Path, root: Path) -> str:
-    """Say what is wrong with the path of an entry, or ""."""
-    parts = path.relative_to(root / "papers").parts
-    if path.is_symlink() or not path.is_file():
-        return "is a link or a special file; entries are plain files"
-    if len(parts) != 2 or not re.fullmatch(r"[0-9]{4}", parts[0]) or path.suffix != ".yaml":
-        return "is not in its place: an entry is papers/<year>/<id>.yaml"
-    return bad_id(path.stem)
-
-
-def bad_id(text: str) -> str:
-    """Say what is wrong with an id, or ""."""
-    if ID.fullmatch(text) and len(text) <= MAX_ID and text not in RESERVED_IDS:
-        return ""
-    return f"has a bad id {shown(text)}: small letters, digits and single hyphens, at most {MAX_ID}"
+    The letters of a Hangul syllable are taken apart and those that have no shape are left out.
+    """
+    plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", title).casefold())
+    return "".join(c for c in plain if c.isalnum() and not HIDDEN.match(c))
 
 
 def _read_entry(document: Document, path: Path, vocabulary: Vocabulary) -> Entry | None:

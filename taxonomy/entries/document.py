@@ -63,13 +63,25 @@ def dotted(path: Path_) -> str:
 
 
 def read_document(path: Path, name: str, max_bytes: int = MAX_BYTES) -> Document:
-    """Read `path`, calling it `name` in messages. Never raises for bad content: see `Document.problems`."""
+    """Read `path`, calling it `name` in messages. Never raises for bad content: see `Document.problems`.
+
+    Only a plain file is read. A link could lead to any file of the machine, whose text messages would then quote, and
+    a pipe would keep the reader waiting.
+    """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_open_without_following) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return Document(name, problems=[Problem(name, 1, 1, "", NOT_PLAIN)])
             data = file.read(max_bytes + 1)
     except OSError as error:
-        return Document(name, problems=[Problem(name, 1, 1, "", f"cannot be read: {error.strerror}")])
+        reason = NOT_PLAIN if error.errno == errno.ELOOP else f"cannot be read: {error.strerror}"
+        return Document(name, problems=[Problem(name, 1, 1, "", reason)])
     return parse_document(data, name, max_bytes)
+
+
+def _open_without_following(path: str, flags: int) -> int:
+    """Open a file that is no link, without waiting for whoever writes into a pipe."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def parse_document(data: bytes, name: str, max_bytes: int = MAX_BYTES) -> Document:

@@ -5,14 +5,17 @@ The list keeps a decision from being made twice, and lets anybody argue with it.
 
 from __future__ import annotations
 
+import datetime
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from taxonomy.entries.checks import OUT_OF_SCOPE_NAME, EntryFile, bad_id, normalized_title
+from taxonomy.entries.checks import OUT_OF_SCOPE_NAME, EntryFile, normalized_title
 from taxonomy.entries.document import read_document
-from taxonomy.entries.fields import ArxivId, FullDate, Line, Part, Url
+from taxonomy.entries.fields import ArxivId, FullDate, Line, Part, Url, in_the_future
+from taxonomy.entries.places import bad_id
 from taxonomy.entries.problem import Problem
 from taxonomy.entries.validation import report
 
@@ -45,7 +48,7 @@ _LIST = TypeAdapter(tuple[OutOfScope, ...])
 def check_out_of_scope(root: Path, papers: list[EntryFile]) -> tuple[tuple[OutOfScope, ...], list[Problem]]:
     """Read the list below `root/papers`, if there is one: what it holds, and every problem of it."""
     path = root / "papers" / OUT_OF_SCOPE_NAME
-    if not path.exists():
+    if not os.path.lexists(path):
         return (), []
     document = read_document(path, path.relative_to(root).as_posix(), MAX_BYTES)
     if document.problems:

@@ -5,6 +5,7 @@ All problems of all files are found in one run. Nothing is written.
 
 from __future__ import annotations
 
+import datetime
 import re
 import unicodedata
 from collections import defaultdict
@@ -50,14 +51,14 @@ class Checked:
     problems: list[Problem]
 
 
-def check_papers(root: Path, vocabulary: Vocabulary) -> Checked:
-    """Check all of `root/papers`."""
+def check_papers(root: Path, vocabulary: Vocabulary, today: datetime.date | None = None) -> Checked:
+    """Check all of `root/papers`. Dates may not lie after `today`, the day in UTC; None leaves that out."""
     papers: list[EntryFile] = []
     paths, problems = entry_files(root, own=(SCHEMA_NAME, OUT_OF_SCOPE_NAME))
     for path in paths:
         file = path.relative_to(root).as_posix()
         document = read_document(path, file)
-        entry = _read_entry(document, path, vocabulary)
+        entry = _read_entry(document, path, vocabulary, today)
         problems += document.problems
         if entry:
             papers.append(EntryFile(path.stem, file, entry, document))
@@ -68,14 +69,13 @@ def check_papers(root: Path, vocabulary: Vocabulary) -> Checked:
 def normalized_title(title: str) -> str:
     """Reduce a title to its letters and digits, without case, width and accents, to compare it with others.
 
-
     The letters of a Hangul syllable are taken apart and those that have no shape are left out.
     """
     plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", title).casefold())
     return "".join(c for c in plain if c.isalnum() and not HIDDEN.match(c))
 
 
-def _read_entry(document: Document, path: Path, vocabulary: Vocabulary) -> Entry | None:
+def _read_entry(document: Document, path: Path, vocabulary: Vocabulary, today: datetime.date | None) -> Entry | None:
     if document.problems:
         return None
     if document.first_line != FIRST_LINE:
@@ -87,6 +87,7 @@ def _read_entry(document: Document, path: Path, vocabulary: Vocabulary) -> Entry
         return None
     _check_words(document, entry, vocabulary)
     _check_facts(document, entry, path)
+    _check_dates(document, entry, today)
     return entry
 
 
@@ -148,10 +149,6 @@ def _check_facts(document: Document, entry: Entry, path: Path) -> None:
         document.problem(("published",), f"is of {year}, but the file lies in papers/{path.parent.name}/")
     if entry.venue and not int(year) <= entry.venue.year <= int(year) + 10:
         document.problem(("venue",), f"{shown(str(entry.venue))} does not follow the first public version of {year}")
-    if entry.links.arxiv:
-        month = f"20{entry.links.arxiv[:2]}-{entry.links.arxiv[2:4]}"
-        if entry.published[:7] > month:
-            document.problem(("published",), f"is later than the arXiv number, which is of {month}")
     if not any(entry.links.model_dump().values()):
         document.problem(("links",), "needs at least one address")
     _refuse_repeats(document, ("authors",), [author.name for author in entry.authors])
@@ -162,6 +159,27 @@ def _check_facts(document: Document, entry: Entry, path: Path) -> None:
 def _check_placements(document: Document, placements: tuple[Placement, ...]) -> None:
     seen: set[str] = set()
     for index, placement in enumerate(placements):
+def _check_dates(document: Document, entry: Entry, today: datetime.date | None) -> None:
+    """Check that the paper was public before it was added, and that it was added before tomorrow."""
+    if in_the_future(entry.added, today):
+        document.problem(("added",), f"{entry.added} lies in the future: today is {today}")
+    if entry.published > entry.added:
+        document.problem(("published",), f"is later than {entry.added}, the day on which the entry was added")
+    if entry.links.arxiv:
+        month = f"20{entry.links.arxiv[:2]}-{entry.links.arxiv[2:4]}"
+        if entry.published[:7] > month:
+            document.problem(("published",), f"is later than the arXiv number, which is of {month}")
+        if month > entry.added:
+            document.problem(("links", "arxiv"), f"is of {month}, but the entry was added on {entry.added}")
+
+
+def _titles(entry: Entry) -> Iterator[tuple[Path_, str]]:
+    """Yield every title of a paper, and where it stands."""
+    yield ("title",), entry.title
+    for index, alias in enumerate(entry.aliases):
+        yield ("aliases", index), alias
+
+
         if placement.leaf in seen:
             document.problem(("placements", index, "leaf"), f"{shown(placement.leaf)} is given twice")
         seen.add(placement.leaf)

@@ -62,6 +62,14 @@ def _calendar_date(value: str) -> str:
 def _full_date(value: str) -> str:
     if len(value) != len("YYYY-MM-DD"):
         raise ValueError("must be a full date, YYYY-MM-DD")
+def in_the_future(day: str, today: datetime.date | None) -> bool:
+    """Say whether `day` (YYYY-MM-DD) lies after `today`, the day in UTC, by more than the one that time zones allow.
+
+    None is no bound.
+    """
+    return today is not None and day > (today + datetime.timedelta(days=1)).isoformat()
+
+
     return value
 
 

@@ -45,8 +45,13 @@ class OutOfScope(Part):
 _LIST = TypeAdapter(tuple[OutOfScope, ...])
 
 
-def check_out_of_scope(root: Path, papers: list[EntryFile]) -> tuple[tuple[OutOfScope, ...], list[Problem]]:
-    """Read the list below `root/papers`, if there is one: what it holds, and every problem of it."""
+def check_out_of_scope(
+    root: Path, papers: list[EntryFile], today: datetime.date | None = None
+) -> tuple[tuple[OutOfScope, ...], list[Problem]]:
+    """Read the list below `root/papers`, if there is one: return what it holds, and every problem of it.
+
+    No decision may lie after `today`, the day in UTC; None leaves that out.
+    """
     path = root / "papers" / OUT_OF_SCOPE_NAME
     if not os.path.lexists(path):
         return (), []
@@ -64,6 +69,10 @@ def check_out_of_scope(root: Path, papers: list[EntryFile]) -> tuple[tuple[OutOf
         for key in _keys(item.title, item.arxiv):
             if key in known:
                 document.problem((index, "title"), f"is in {known[key]} already")
+        if in_the_future(item.decided, today):
+            document.problem((index, "decided"), f"{item.decided} lies in the future: today is {today}")
+        if not normalized_title(item.title):
+            document.problem((index, "title"), "has no letter and no digit")
         known |= dict.fromkeys(_keys(item.title, item.arxiv), "this list")
         if item.former_id is not None:
             if wrong := bad_id(item.former_id):

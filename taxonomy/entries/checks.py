@@ -45,7 +45,7 @@ class EntryFile:
 
 @dataclass(frozen=True)
 class Checked:
-    """What a run found: the entries whose own form is right, and every problem, in order of file and line."""
+    """What a check found: the entries whose own form is right, and every problem, in order of file and line."""
 
     papers: list[EntryFile]
     problems: list[Problem]
@@ -156,9 +156,6 @@ def _check_facts(document: Document, entry: Entry, path: Path) -> None:
     _check_placements(document, entry.placements)
 
 
-def _check_placements(document: Document, placements: tuple[Placement, ...]) -> None:
-    seen: set[str] = set()
-    for index, placement in enumerate(placements):
 def _check_dates(document: Document, entry: Entry, today: datetime.date | None) -> None:
     """Check that the paper was public before it was added, and that it was added before tomorrow."""
     if in_the_future(entry.added, today):
@@ -183,6 +180,9 @@ def _titles(entry: Entry) -> Iterator[tuple[Path_, str]]:
         if placement.leaf in seen:
             document.problem(("placements", index, "leaf"), f"{shown(placement.leaf)} is given twice")
         seen.add(placement.leaf)
+def _check_placements(document: Document, placements: tuple[Placement, ...]) -> None:
+    seen: set[str] = set()
+    for index, placement in enumerate(placements):
     primary = {p.leaf.partition("/")[0] for p in placements if p.role == "primary"}
     if not 1 <= len(primary) <= 2:
         document.problem(("placements",), f"has {len(primary)} primary behaviors; a paper has one or two")
@@ -203,12 +203,12 @@ def _repeats(papers: list[EntryFile]) -> Iterator[Problem]:
         for kind, value, path in _claims(paper):
             claims[kind, value].append((paper, path))
     for (kind, _), claimants in claims.items():
-        files = {paper.file for paper, _ in claimants}
-        for paper, path in claimants:
-            for other in sorted(files - {paper.file}):
-                line, column = paper.document.place(path)
-                field = ".".join(str(part) for part in path)
-                yield Problem(paper.file, line, column, field, f"has the same {kind} as {other}")
+        files = sorted({paper.file for paper, _ in claimants})
+        for paper, path in claimants if len(files) > 1 else ():
+            line, column = paper.document.place(path)
+            other = files[1] if paper.file == files[0] else files[0]
+            more = f" and {len(files) - 2} others" if len(files) > 2 else ""
+            yield Problem(paper.file, line, column, dotted(path), f"has the same {kind} as {other}{more}")
 
 
 def _claims(paper: EntryFile) -> Iterator[tuple[str, str, Path_]]:

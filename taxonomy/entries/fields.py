@@ -28,9 +28,12 @@ class Part(BaseModel):
 
 
 def _normalized(value: object) -> object:
+    """Compose a text (NFC), with one plain space wherever it has spaces of any kind, and none around it."""
     if not isinstance(value, str):
         return value
-    return unicodedata.normalize("NFC", re.sub(r" {2,}", " ", value.strip()))
+    if not value.isascii():
+        value = unicodedata.normalize("NFC", re.sub(r"[^\S\r\n]", " ", value))
+    return re.sub(r" {2,}", " ", value.strip())
 
 
 def _one_line(value: str) -> str:

@@ -84,4 +84,4 @@ def check_out_of_scope(
 
 
 def _keys(title: str, arxiv: str | None) -> set[str]:
-    return {normalized_title(title), *([arxiv] if arxiv else [])}
+    return {key for key in (normalized_title(title), arxiv) if key}

@@ -83,7 +83,7 @@ def _read_entry(document: Document, path: Path, vocabulary: Vocabulary, today: d
     try:
         entry = _ENTRY.validate_python(document.value)
     except ValidationError as error:
-        report(document, error, _field_names())
+        report(document, error, _field_names(), RENAMED)
         return None
     _check_words(document, entry, vocabulary)
     _check_facts(document, entry, path)
@@ -151,6 +151,9 @@ def _check_facts(document: Document, entry: Entry, path: Path) -> None:
         document.problem(("venue",), f"{shown(str(entry.venue))} does not follow the first public version of {year}")
     if not any(entry.links.model_dump().values()):
         document.problem(("links",), "needs at least one address")
+    for path_, title in _titles(entry):
+        if not normalized_title(title):
+            document.problem(path_, "has no letter and no digit")
     _refuse_repeats(document, ("authors",), [author.name for author in entry.authors])
     _refuse_repeats(document, ("aliases",), entry.aliases)
     _check_placements(document, entry.placements)
@@ -177,12 +180,12 @@ def _titles(entry: Entry) -> Iterator[tuple[Path_, str]]:
         yield ("aliases", index), alias
 
 
-        if placement.leaf in seen:
-            document.problem(("placements", index, "leaf"), f"{shown(placement.leaf)} is given twice")
-        seen.add(placement.leaf)
 def _check_placements(document: Document, placements: tuple[Placement, ...]) -> None:
     seen: set[str] = set()
     for index, placement in enumerate(placements):
+        if placement.leaf in seen:
+            document.problem(("placements", index, "leaf"), f"{shown(placement.leaf)} is given twice")
+        seen.add(placement.leaf)
     primary = {p.leaf.partition("/")[0] for p in placements if p.role == "primary"}
     if not 1 <= len(primary) <= 2:
         document.problem(("placements",), f"has {len(primary)} primary behaviors; a paper has one or two")
@@ -215,9 +218,9 @@ def _claims(paper: EntryFile) -> Iterator[tuple[str, str, Path_]]:
     """Yield what identifies a paper: kind, normalized value, and where it stands."""
     entry = paper.entry
     yield "id", paper.id, ()
-    yield "title", normalized_title(entry.title), ("title",)
-    for index, alias in enumerate(entry.aliases):
-        yield "title", normalized_title(alias), ("aliases", index)
+    for path, title in _titles(entry):
+        if compared := normalized_title(title):
+            yield "title", compared, path
     links = entry.links
     for field, value in (("arxiv", links.arxiv), ("doi", links.doi), ("openreview", links.openreview)):
         if value:

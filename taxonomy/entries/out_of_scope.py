@@ -42,6 +42,9 @@ class OutOfScope(Part):
     decided: Annotated[FullDate, Field(description="Day of the decision.")]
 
 
+# Fields of an item that had another name until November 2026.
+RENAMED = {"id": "former_id"}
+
 _LIST = TypeAdapter(tuple[OutOfScope, ...])
 
 
@@ -61,18 +64,18 @@ def check_out_of_scope(
     try:
         items = _LIST.validate_python(document.value or ())
     except ValidationError as error:
-        report(document, error, sorted(OutOfScope.model_fields))
+        report(document, error, sorted(OutOfScope.model_fields), RENAMED)
         return (), document.problems
     taken = {paper.id: paper.file for paper in papers}
     known = {key: paper.file for paper in papers for key in _keys(paper.entry.title, paper.entry.links.arxiv)}
     for index, item in enumerate(items):
-        for key in _keys(item.title, item.arxiv):
-            if key in known:
-                document.problem((index, "title"), f"is in {known[key]} already")
         if in_the_future(item.decided, today):
             document.problem((index, "decided"), f"{item.decided} lies in the future: today is {today}")
         if not normalized_title(item.title):
             document.problem((index, "title"), "has no letter and no digit")
+        for key in _keys(item.title, item.arxiv):
+            if key in known:
+                document.problem((index, "title"), f"the paper is in {known[key]} already")
         known |= dict.fromkeys(_keys(item.title, item.arxiv), "this list")
         if item.former_id is not None:
             if wrong := bad_id(item.former_id):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -11,13 +11,21 @@ from taxonomy.entries.document import Document, Path_
 from taxonomy.entries.problem import nearest, shown
 
 
-def report(document: Document, error: ValidationError, fields: Sequence[str] = ()) -> None:
-    """Add every finding of `error` to the document's problems. `fields` are names to suggest from."""
+def report(
+    document: Document, error: ValidationError, fields: Sequence[str] = (), renamed: Mapping[str, str] | None = None
+) -> None:
+    """Add every finding of `error` to the document's problems.
+
+    `fields` are the names that a suggestion is taken from. `renamed` gives the present name of a field by its former.
+    """
     for detail in error.errors(include_url=False):
         path = _known_path(document, detail["loc"])
         if detail["type"] == "extra_forbidden":
             name = str(path[-1])
-            document.problem(path, f"{shown(name)} is not a field here", nearest(name, fields), key=True)
+            if renamed and name in renamed and not any(isinstance(part, str) for part in path[:-1]):
+                document.problem(path, f"is called {renamed[name]} now", key=True)
+            else:
+                document.problem(path, f"{shown(name)} is not a field here", nearest(name, fields), key=True)
         elif detail["type"] == "missing":
             document.problem(path, "is missing")
         else:

@@ -38,7 +38,7 @@ def _normalized(value: object) -> object:
 
 def _one_line(value: str) -> str:
     if "\n" in value or "\r" in value:
-        raise ValueError("must be one line; for a long one use `>-` and indent it")
+        raise ValueError("must be one line; a long one is folded with `>-` and indented")
     return value
 
 
@@ -58,13 +58,10 @@ def _calendar_date(value: str) -> str:
     except ValueError as error:
         raise ValueError(f"is not a date of the calendar: {error}") from None
     if year < FIRST_YEAR:
-        raise ValueError(f"lies before {FIRST_YEAR}")
+        raise ValueError(f"lies before {FIRST_YEAR}, the year of the Transformer")
     return value
 
 
-def _full_date(value: str) -> str:
-    if len(value) != len("YYYY-MM-DD"):
-        raise ValueError("must be a full date, YYYY-MM-DD")
 def in_the_future(day: str, today: datetime.date | None) -> bool:
     """Say whether `day` (YYYY-MM-DD) lies after `today`, the day in UTC, by more than the one that time zones allow.
 
@@ -73,6 +70,9 @@ def in_the_future(day: str, today: datetime.date | None) -> bool:
     return today is not None and day > (today + datetime.timedelta(days=1)).isoformat()
 
 
+def _full_date(value: str) -> str:
+    if len(value) != len("YYYY-MM-DD"):
+        raise ValueError("must be a full date, YYYY-MM-DD")
     return value
 
 

@@ -56,7 +56,7 @@ def _sentence(detail: ErrorDetails) -> str:
         and not given.strip()
         and kind not in ("list_type", "dict_type", "model_type", "model_attributes_type")
     ):
-        return "is empty; leave out what is unknown"
+        return "is empty; a field that is unknown is left out"
     sentences = {
         "value_error": str(context.get("error", "")),
         "literal_error": f"must be {str(context.get('expected')).replace(chr(39), '')}",
@@ -70,11 +70,11 @@ def _sentence(detail: ErrorDetails) -> str:
         "less_than": f"must be less than {context.get('lt')}",
         "list_type": "must be a list",
         "tuple_type": "must be a list",
-        "too_short": f"needs at least {context.get('min_length')}",
+        "too_short": f"needs at least {context.get('min_length')} item{'s' if context.get('min_length') != 1 else ''}",
         # pydantic calls a long text so as well, where a validator stands before the limit
         "too_long": f"is longer than {context.get('max_length')} characters"
         if isinstance(given, str)
-        else f"takes at most {context.get('max_length')}",
+        else f"takes at most {context.get('max_length')} items",
         "dict_type": "must be a mapping of fields",
         "model_type": "must be a mapping of fields",
         "model_attributes_type": "must be a mapping of fields",

@@ -9,7 +9,7 @@ import datetime
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def normalized_title(title: str) -> str:
     The letters of a Hangul syllable are taken apart and those that have no shape are left out.
     """
     plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", title).casefold())
-    return "".join(c for c in plain if c.isalnum() and not HIDDEN.match(c))
+    return HIDDEN.sub("", re.sub(r"[\W_]", "", plain))
 
 
 def _read_entry(document: Document, path: Path, vocabulary: Vocabulary, today: datetime.date | None) -> Entry | None:
@@ -95,9 +95,10 @@ def _field_names() -> list[str]:
     return sorted({name for part in Part.__subclasses__() for name in part.model_fields})
 
 
-def _unknown(document: Document, path: Path_, word: str, known: Iterable[str], what: str, *, key: bool = False) -> bool:
+def _unknown(
+    document: Document, path: Path_, word: str, known: Collection[str], what: str, *, key: bool = False
+) -> bool:
     """Record that `word` is not among the `known` words, if so."""
-    known = list(known)
     if word in known:
         return False
     document.problem(path, f"{shown(word)} is not {what}", nearest(word, known), key=key)
@@ -109,9 +110,9 @@ def _check_words(document: Document, entry: Entry, vocabulary: Vocabulary) -> No
     leaves = [leaf.code for leaf in vocabulary.leaves]
     for index, placement in enumerate(entry.placements):
         _unknown(document, ("placements", index, "leaf"), placement.leaf, leaves, "a leaf of leaves.yaml")
+    objectives = [objective.code for objective in vocabulary.objectives]
     for code in entry.effects:
-        known = [objective.code for objective in vocabulary.objectives]
-        _unknown(document, ("effects", code), code, known, "an objective of objectives.yaml", key=True)
+        _unknown(document, ("effects", code), code, objectives, "an objective of objectives.yaml", key=True)
     groups = {group.code: group for group in vocabulary.traits}
     for code, values in entry.traits.items():
         path: Path_ = ("traits", code)

@@ -31,9 +31,9 @@ def _normalized(value: object) -> object:
     """Compose a text (NFC), with one plain space wherever it has spaces of any kind, and none around it."""
     if not isinstance(value, str):
         return value
-    if not value.isascii():
-        value = unicodedata.normalize("NFC", re.sub(r"[^\S\r\n]", " ", value))
-    return re.sub(r" {2,}", " ", value.strip())
+    value = value.strip()
+    one_line = "\n" not in value and "\r" not in value  # others are refused as they are
+    return unicodedata.normalize("NFC", " ".join(value.split()) if one_line else value)
 
 
 def _one_line(value: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -97,6 +97,7 @@ def refused(kind: object, value: object) -> bool:
     return False
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_digits_of_other_scripts_are_refused_wherever_a_number_is_meant(data: st.DataObject):
     assert refused(PartialDate, data.draw(in_other_digits("2024-05", "2024-05-06")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taxonomy.entries.characters import HIDDEN
@@ -33,6 +33,7 @@ line = st.text(st.characters(blacklist_categories=("C", "Zl", "Zp")), min_size=1
 )
 
 
+@settings(deadline=None)
 @given(line, line, line, st.floats(0.01, 1e5))
 def test_any_text_comes_back_the_same(title: str, name: str, setting: str, factor: float):
     factor = float(f"{factor:.6g}")

@@ -48,8 +48,8 @@ python -m reference_kernels run        # small and odd shapes, each against fp64
 An output may be off from fp64 by twice the error that the plain reference makes in the same precision, plus one
 rounding of its largest value. No tolerance is set by hand. Integers must be equal. On a CPU all check shapes hold. On
 an H100 all hold in fp16 and bf16; in fp32, 11 of 116 exceed the bound, by a factor of up to 2.3 and Quest's bounds of
-pages most, since `tl.dot` adds its terms in one chain and PyTorch in blocks. `run` takes bf16 on a GPU unless `--dtype` says
-otherwise.
+pages most, since `tl.dot` adds its terms in one chain and PyTorch in blocks. `run` takes bf16 on a GPU unless `--dtype`
+says otherwise.
 
 `python -m reference_kernels list` names the units and needs no torch; `simulate` replays a trace of requests on a model
 of several replicas and needs no GPU.

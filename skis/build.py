@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from reference_kernels.table import BadResultError, table
@@ -38,11 +38,15 @@ class WebsiteError(Exception):
     """Mkdocs refused; the message is what it said. Nothing was published."""
 
 
-def check(checkout: Checkout) -> tuple[Vocabulary, Checked, Sequence[OutOfScope]]:
-    """Read vocabulary, entries and what is out of scope. Raises VocabularyError; the result has all other problems."""
+def check(checkout: Checkout, today: date | None = None) -> tuple[Vocabulary, Checked, Sequence[OutOfScope]]:
+    """Read vocabulary, entries and what is out of scope. Raises VocabularyError; the result has all other problems.
+
+    No entry may be of a day after `today`, which is read from the clock (UTC) where it is not given.
+    """
+    today = today or datetime.now(UTC).date()
     vocabulary = load_vocabulary(checkout.vocabulary)
-    checked = check_papers(checkout.root, vocabulary)
-    out_of_scope, problems = check_out_of_scope(checkout.root, checked.papers)
+    checked = check_papers(checkout.root, vocabulary, today)
+    out_of_scope, problems = check_out_of_scope(checkout.root, checked.papers, today)
     return vocabulary, Checked(checked.papers, sorted({*checked.problems, *problems})), out_of_scope
 
 

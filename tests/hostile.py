@@ -63,6 +63,15 @@ PAYLOADS = [
     '" # " # {x}',
     "'; DROP TABLE paper; --",
     "www.evil.example and mail@evil.example",
+    "https://evil.example/a or HTTP://evil.example or 1http://evil.example",
+    "ftp://evil.example/a (www.evil.example) _www.evil.example_",
+    "mailto:mail@evil.example xmpp:mail@evil.example/a a.b+c_d-e@evil.example.",
+    "x;=1+1",
+    '; "=HYPERLINK(""https://evil.example"")',
+    "\uff1d1+1",
+    "\uff0b1 ; \uff0d1 ;\uff20SUM(1)",
+    "Ada Lovelace and Bob Smith and others",
+    *(OBJECT_NAMES := ["__proto__", "constructor"]),  # what every object of a script has
     "@everyone #1 GH-1",
     "e\u0301 \u4e2d\u6587 \U0001f600 \u0645\u0631\u062d\u0628\u0627",
 ]
@@ -70,7 +79,7 @@ PAYLOADS = [
 
 def hostile_entry(number: int, payload: str) -> dict[str, Any]:
     """Return an entry with `payload` in every field that takes free text."""
-    text = f"{payload} {number}"  # titles must differ
+    text = payload if payload in OBJECT_NAMES else f"{payload} {number}"  # titles must differ
     return {
         "title": text,
         "name": payload[:60],

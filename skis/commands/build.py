@@ -6,7 +6,7 @@ import typer
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from skis import build as builder
-from skis.commands.shared import HERE, Root, checkout_at, err, out, stop_call, stop_input
+from skis.commands.shared import HERE, Root, checkout_at, err, say, stop_call, stop_input
 from skis.settings import Checkout
 from taxonomy.entries.vocabulary import VocabularyError
 
@@ -15,17 +15,20 @@ def build(root: Root = HERE) -> None:
     """Check the entries, and build the store, the list and the exports from them. All or nothing."""
     checkout = checkout_at(root)
     count = run_build(checkout, website=False)
-    out.print(f"{count} papers: AWESOME.md, {built(checkout, 'data')}", style="green")
+    say(f"{count} papers: AWESOME.md, {built(checkout, 'data')}", style="green")
 
 
 def run_build(checkout: Checkout, *, website: bool) -> int:
     """Build, and return the number of papers; or stop with what is wrong."""
     try:
-        return builder.build(checkout, website=website, waiting=lambda: err.print("another build is at work; waiting"))
+        return builder.build(
+            checkout, website=website, waiting=lambda: say("another build is at work; waiting", to=err)
+        )
     except (VocabularyError, builder.BadEntriesError) as error:
         stop_input(error.problems)
     except builder.WebsiteError as error:
-        err.print(str(error), markup=False)
+        for line in str(error).splitlines():
+            say(line, to=err)
         raise typer.Exit(1) from None
     except (OSError, SQLAlchemyError) as error:
         reason = error.orig if isinstance(error, DBAPIError) else error

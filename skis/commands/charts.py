@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 from rich.table import Table
 
-from skis.commands.shared import HERE, Root, checkout_at, err, needs, out, stop_call
+from skis.commands.shared import HERE, Root, checkout_at, err, needs, out, say, stop_call
 from taxonomy.entries.problem import hint
 from taxonomy.store.reading import StoreError, read_atlas
 from taxonomy.store.row import LANGUAGES
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from analysis.charts.files import Format
 
 FOLDER = Path("charts")
-DAY = r"\d{4}(-\d{2}(-\d{2})?)?"
+DAY = r"[0-9]{4}(-[0-9]{2}(-[0-9]{2})?)?"
 
 
 def charts(
@@ -67,7 +67,7 @@ def charts(
     except (StoreError, EmptySelectionError, ValueError, NoBrowserError, OSError) as error:
         stop_call(str(error))
     for path in paths:
-        out.print(str(path), markup=False)
+        say(str(path))
 
 
 def _known(words: list[str], known: list[str], what: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from skis.commands.shared import HERE, Root, checkout_at, out, stop_call
+from skis.commands.shared import HERE, Root, checkout_at, say, stop_call
 from taxonomy.exports import EXPORTS, STORE, write_exports
 from taxonomy.store.reading import StoreError, read_atlas
 
@@ -27,4 +27,4 @@ def export(
     except StoreError as error:
         stop_call(str(error))
     for name in EXPORTS:
-        out.print(str(folder / name), markup=False)
+        say(str(folder / name))

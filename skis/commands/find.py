@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from skis.commands.shared import HERE, AsJson, Root, out, print_json, read, stop_call
+from skis.commands.shared import HERE, AsJson, Root, print_json, read, say, stop_call
 from taxonomy.entries.problem import hint
 from taxonomy.exports.records import paper_record
 from taxonomy.store.reading import search
@@ -43,9 +43,9 @@ def find(
         print_json([paper_record(paper) for paper in papers])
         return
     if not papers:
-        out.print("nothing found", style="yellow")
+        say("nothing found", style="yellow")
     for paper in papers:
         facts = ", ".join([paper.venue_label or paper.month, *(placement.leaf.code for placement in paper.placements)])
-        out.print(paper.id, style="bold cyan", markup=False, end="  ")
-        out.print(paper.title, markup=False, end="  ")
-        out.print(facts, style="dim", markup=False)
+        say(paper.id, style="bold cyan", end="  ")
+        say(paper.title, end="  ")
+        say(facts, style="dim")

@@ -1,4 +1,4 @@
-"""What several verbs need: the atlas they work on, output as text or JSON, and the ways to stop."""
+"""What several verbs need: the checkout that they work on, output as text or JSON, and the ways to stop."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ import typer
 from rich.console import Console
 
 from skis.settings import Checkout, NoCheckoutError, find_checkout
-from taxonomy.entries.problem import Problem
+from taxonomy.entries.characters import printable
+from taxonomy.entries.problem import Problem, abridged
 from taxonomy.store.atlas import Atlas
 from taxonomy.store.reading import StoreError, read_atlas
 
-Root = Annotated[Path, typer.Option("--root", help="A folder of the atlas.", show_default="here", metavar="DIR")]
+Root = Annotated[Path, typer.Option("--root", help="A folder of the checkout.", show_default="here", metavar="DIR")]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
 HERE = Path()
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# Text is text: in these consoles `[red]` is no style, `:100:` no emoji, and a path or number gets no color of its own.
+out = Console(markup=False, emoji=False, highlight=False, soft_wrap=True)
+err = Console(markup=False, emoji=False, highlight=False, soft_wrap=True, stderr=True)
 
 
 def checkout_at(folder: Path) -> Checkout:
@@ -50,20 +52,31 @@ def needs(extra: str) -> Iterator[None]:
         stop_call(f"{error.name} is not installed; it comes with: pip install -e '.[{extra}]'")
 
 
+def say(text: str, *, style: str = "", end: str = "\n", to: Console = out) -> None:
+    """Print a text that may hold what a stranger wrote: as one line, every character seen, none of it acting."""
+    to.print(printable(text), style=style, end=end)
+
+
 def stop_call(message: str) -> NoReturn:
     """Say what is wrong with the call, and exit 2."""
-    err.print(f"skis: {message}", style="red", markup=False)
+    say(f"skis: {message}", style="red", to=err)
     raise typer.Exit(2)
 
 
 def stop_input(problems: list[Problem], *, as_json: bool = False, annotate: bool = False) -> NoReturn:
-    """List every problem of the input, and exit 1."""
+    """List the problems of the input, and exit 1. As text, a file's first problems and the number of its others."""
     if as_json:
         print_json([problem.as_dict() for problem in problems])
-    for problem in problems if not as_json else ():
-        out.print(problem.as_annotation() if annotate else str(problem), markup=False)
-    err.print(f"{len(problems)} problem{'s' if len(problems) != 1 else ''}", style="red")
+    else:
+        list_problems(problems, annotate=annotate)
+    say(f"{len(problems)} problem{'s' if len(problems) != 1 else ''}", style="red", to=err)
     raise typer.Exit(1)
+
+
+def list_problems(problems: list[Problem], *, annotate: bool = False) -> None:
+    """Print one line per problem, for people and editors or, to `annotate`, for GitHub."""
+    for problem in abridged(problems):
+        say(problem.as_annotation() if annotate else str(problem))
 
 
 def print_json(value: Any) -> None:

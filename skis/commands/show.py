@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from skis.commands.shared import HERE, AsJson, Root, out, print_json, read, stop_call
+from skis.commands.shared import HERE, AsJson, Root, print_json, read, say, stop_call
 from taxonomy.entries.problem import hint
 from taxonomy.exports.bibtex import bibtex_entry
 from taxonomy.exports.records import paper_record
@@ -33,8 +33,8 @@ def show(
 
 
 def _print_paper(paper: Paper) -> None:
-    out.print(paper.title, style="bold", markup=False)
-    out.print(", ".join(author.name for author in paper.authors), markup=False)
+    say(paper.title, style="bold")
+    say(", ".join(author.name for author in paper.authors))
     rows: list[tuple[str, Any]] = [
         ("published", paper.published),
         ("venue", paper.venue_label),
@@ -48,5 +48,5 @@ def _print_paper(paper: Paper) -> None:
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         if value:
-            out.print(f"{name:{width}}", style="cyan", markup=False, end="  ")
-            out.print(str(value), markup=False)
+            say(f"{name:{width}}", style="cyan", end="  ")
+            say(str(value))

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from skis.commands.build import built, run_build
-from skis.commands.shared import HERE, Root, checkout_at, err, needs, out, stop_call
+from skis.commands.shared import HERE, Root, checkout_at, err, needs, say, stop_call
 
 
 def site(
@@ -26,7 +26,7 @@ def site(
             import_module(package)
     with err.status("building the website"):
         count = run_build(checkout, website=True)
-    out.print(f"{count} papers: {built(checkout, 'site')}/index.html", style="green")
+    say(f"{count} papers: {built(checkout, 'site')}/index.html", style="green")
     if serve:
         _serve(checkout.build / "site", port)
 
@@ -37,9 +37,9 @@ def _serve(folder: Path, port: int) -> None:
         server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
     except OSError as error:
         stop_call(f"cannot serve at port {port}: {error.strerror}")
-    out.print(f"http://127.0.0.1:{port}/ (Ctrl-C ends)")
+    say(f"http://127.0.0.1:{port}/ (Ctrl-C ends)")
     with server:
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            out.print()
+            say("")

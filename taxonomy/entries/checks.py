@@ -5,18 +5,21 @@ All problems of all files are found in one run. Nothing is written.
 
 from __future__ import annotations
 
+import datetime
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from taxonomy.entries.document import Document, Path_, read_document
+from taxonomy.entries.characters import HIDDEN
+from taxonomy.entries.document import Document, Path_, dotted, read_document
 from taxonomy.entries.entry import Entry, Placement
-from taxonomy.entries.fields import Part
+from taxonomy.entries.fields import Part, in_the_future
+from taxonomy.entries.places import entry_files
 from taxonomy.entries.problem import Problem, nearest, shown
 from taxonomy.entries.validation import report
 from taxonomy.entries.vocabulary import Trait, TraitGroup, Vocabulary
@@ -24,12 +27,8 @@ from taxonomy.entries.vocabulary import Trait, TraitGroup, Vocabulary
 SCHEMA_NAME = "schema.json"
 OUT_OF_SCOPE_NAME = "out_of_scope.yaml"
 FIRST_LINE = f"# yaml-language-server: $schema=../{SCHEMA_NAME}"
-ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-MAX_ID = 60
-# Names that a page or a Windows disk needs for itself.
-RESERVED_IDS = frozenset(
-    ["index", "con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(1, 10))]
-)
+# Fields of an entry that had another name until November 2026.
+RENAMED = {"behaviors": "placements", "objectives": "effects"}
 
 _ENTRY = TypeAdapter(Entry)
 
@@ -46,24 +45,20 @@ class EntryFile:
 
 @dataclass(frozen=True)
 class Checked:
-    """What a run found: the entries whose own form is right, and every problem, in order of file and line."""
+    """What a check found: the entries whose own form is right, and every problem, in order of file and line."""
 
     papers: list[EntryFile]
     problems: list[Problem]
 
 
-def check_papers(root: Path, vocabulary: Vocabulary) -> Checked:
-    """Check all of `root/papers`."""
+def check_papers(root: Path, vocabulary: Vocabulary, today: datetime.date | None = None) -> Checked:
+    """Check all of `root/papers`. Dates may not lie after `today`, the day in UTC; None leaves that out."""
     papers: list[EntryFile] = []
-    problems: list[Problem] = []
-    for path in _entry_files(root / "papers"):
+    paths, problems = entry_files(root, own=(SCHEMA_NAME, OUT_OF_SCOPE_NAME))
+    for path in paths:
         file = path.relative_to(root).as_posix()
-        misplaced = _misplaced(path, root)
-        if misplaced:
-            problems.append(Problem(file, 1, 1, "", misplaced))
-            continue
         document = read_document(path, file)
-        entry = _read_entry(document, path, vocabulary)
+        entry = _read_entry(document, path, vocabulary, today)
         problems += document.problems
         if entry:
             papers.append(EntryFile(path.stem, file, entry, document))
@@ -72,40 +67,15 @@ def check_papers(root: Path, vocabulary: Vocabulary) -> Checked:
 
 
 def normalized_title(title: str) -> str:
-    """Reduce a title to its letters and digits, without case and accents, to compare it with others."""
-    plain = unicodedata.normalize("NFKD", title).casefold()
-    return "".join(c for c in plain if c.isalnum())
+    """Reduce a title to its letters and digits, without case, width and accents, to compare it with others.
+
+    The letters of a Hangul syllable are taken apart and those that have no shape are left out.
+    """
+    plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", title).casefold())
+    return HIDDEN.sub("", re.sub(r"[\W_]", "", plain))
 
 
-def _entry_files(folder: Path) -> Iterator[Path]:
-    """Yield every file below `papers/` that is not one of its own few others, in order of path."""
-    if not folder.is_dir():
-        return
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        is_own = path.parent == folder and path.name in (SCHEMA_NAME, OUT_OF_SCOPE_NAME)
-        if not hidden and not is_own and (path.is_symlink() or not path.is_dir()):
-            yield path
-
-
-def _misplaced(path: Path, root: Path) -> str:
-    """Say what is wrong with the path of an entry, or ""."""
-    parts = path.relative_to(root / "papers").parts
-    if path.is_symlink() or not path.is_file():
-        return "is a link or a special file; entries are plain files"
-    if len(parts) != 2 or not re.fullmatch(r"[0-9]{4}", parts[0]) or path.suffix != ".yaml":
-        return "is not in its place: an entry is papers/<year>/<id>.yaml"
-    return bad_id(path.stem)
-
-
-def bad_id(text: str) -> str:
-    """Say what is wrong with an id, or ""."""
-    if ID.fullmatch(text) and len(text) <= MAX_ID and text not in RESERVED_IDS:
-        return ""
-    return f"has a bad id {shown(text)}: small letters, digits and single hyphens, at most {MAX_ID}"
-
-
-def _read_entry(document: Document, path: Path, vocabulary: Vocabulary) -> Entry | None:
+def _read_entry(document: Document, path: Path, vocabulary: Vocabulary, today: datetime.date | None) -> Entry | None:
     if document.problems:
         return None
     if document.first_line != FIRST_LINE:
@@ -113,10 +83,11 @@ def _read_entry(document: Document, path: Path, vocabulary: Vocabulary) -> Entry
     try:
         entry = _ENTRY.validate_python(document.value)
     except ValidationError as error:
-        report(document, error, _field_names())
+        report(document, error, _field_names(), RENAMED)
         return None
     _check_words(document, entry, vocabulary)
     _check_facts(document, entry, path)
+    _check_dates(document, entry, today)
     return entry
 
 
@@ -124,9 +95,10 @@ def _field_names() -> list[str]:
     return sorted({name for part in Part.__subclasses__() for name in part.model_fields})
 
 
-def _unknown(document: Document, path: Path_, word: str, known: Iterable[str], what: str, *, key: bool = False) -> bool:
+def _unknown(
+    document: Document, path: Path_, word: str, known: Collection[str], what: str, *, key: bool = False
+) -> bool:
     """Record that `word` is not among the `known` words, if so."""
-    known = list(known)
     if word in known:
         return False
     document.problem(path, f"{shown(word)} is not {what}", nearest(word, known), key=key)
@@ -138,9 +110,9 @@ def _check_words(document: Document, entry: Entry, vocabulary: Vocabulary) -> No
     leaves = [leaf.code for leaf in vocabulary.leaves]
     for index, placement in enumerate(entry.placements):
         _unknown(document, ("placements", index, "leaf"), placement.leaf, leaves, "a leaf of leaves.yaml")
+    objectives = [objective.code for objective in vocabulary.objectives]
     for code in entry.effects:
-        known = [objective.code for objective in vocabulary.objectives]
-        _unknown(document, ("effects", code), code, known, "an objective of objectives.yaml", key=True)
+        _unknown(document, ("effects", code), code, objectives, "an objective of objectives.yaml", key=True)
     groups = {group.code: group for group in vocabulary.traits}
     for code, values in entry.traits.items():
         path: Path_ = ("traits", code)
@@ -178,15 +150,35 @@ def _check_facts(document: Document, entry: Entry, path: Path) -> None:
         document.problem(("published",), f"is of {year}, but the file lies in papers/{path.parent.name}/")
     if entry.venue and not int(year) <= entry.venue.year <= int(year) + 10:
         document.problem(("venue",), f"{shown(str(entry.venue))} does not follow the first public version of {year}")
+    if not any(entry.links.model_dump().values()):
+        document.problem(("links",), "needs at least one address")
+    for path_, title in _titles(entry):
+        if not normalized_title(title):
+            document.problem(path_, "has no letter and no digit")
+    _refuse_repeats(document, ("authors",), [author.name for author in entry.authors])
+    _refuse_repeats(document, ("aliases",), entry.aliases)
+    _check_placements(document, entry.placements)
+
+
+def _check_dates(document: Document, entry: Entry, today: datetime.date | None) -> None:
+    """Check that the paper was public before it was added, and that it was added before tomorrow."""
+    if in_the_future(entry.added, today):
+        document.problem(("added",), f"{entry.added} lies in the future: today is {today}")
+    if entry.published > entry.added:
+        document.problem(("published",), f"is later than {entry.added}, the day on which the entry was added")
     if entry.links.arxiv:
         month = f"20{entry.links.arxiv[:2]}-{entry.links.arxiv[2:4]}"
         if entry.published[:7] > month:
             document.problem(("published",), f"is later than the arXiv number, which is of {month}")
-    if not any(entry.links.model_dump().values()):
-        document.problem(("links",), "needs at least one address")
-    _refuse_repeats(document, ("authors",), [author.name for author in entry.authors])
-    _refuse_repeats(document, ("aliases",), entry.aliases)
-    _check_placements(document, entry.placements)
+        if month > entry.added:
+            document.problem(("links", "arxiv"), f"is of {month}, but the entry was added on {entry.added}")
+
+
+def _titles(entry: Entry) -> Iterator[tuple[Path_, str]]:
+    """Yield every title of a paper, and where it stands."""
+    yield ("title",), entry.title
+    for index, alias in enumerate(entry.aliases):
+        yield ("aliases", index), alias
 
 
 def _check_placements(document: Document, placements: tuple[Placement, ...]) -> None:
@@ -215,21 +207,21 @@ def _repeats(papers: list[EntryFile]) -> Iterator[Problem]:
         for kind, value, path in _claims(paper):
             claims[kind, value].append((paper, path))
     for (kind, _), claimants in claims.items():
-        files = {paper.file for paper, _ in claimants}
-        for paper, path in claimants:
-            for other in sorted(files - {paper.file}):
-                line, column = paper.document.place(path)
-                field = ".".join(str(part) for part in path)
-                yield Problem(paper.file, line, column, field, f"has the same {kind} as {other}")
+        files = sorted({paper.file for paper, _ in claimants})
+        for paper, path in claimants if len(files) > 1 else ():
+            line, column = paper.document.place(path)
+            other = files[1] if paper.file == files[0] else files[0]
+            more = f" and {len(files) - 2} others" if len(files) > 2 else ""
+            yield Problem(paper.file, line, column, dotted(path), f"has the same {kind} as {other}{more}")
 
 
 def _claims(paper: EntryFile) -> Iterator[tuple[str, str, Path_]]:
     """Yield what identifies a paper: kind, normalized value, and where it stands."""
     entry = paper.entry
     yield "id", paper.id, ()
-    yield "title", normalized_title(entry.title), ("title",)
-    for index, alias in enumerate(entry.aliases):
-        yield "title", normalized_title(alias), ("aliases", index)
+    for path, title in _titles(entry):
+        if compared := normalized_title(title):
+            yield "title", compared, path
     links = entry.links
     for field, value in (("arxiv", links.arxiv), ("doi", links.doi), ("openreview", links.openreview)):
         if value:

@@ -22,13 +22,13 @@ def _missing(paper: EntryFile) -> Iterator[tuple[Path_, str]]:
     entry = paper.entry
     if not (entry.links.arxiv or entry.links.doi or entry.links.openreview):
         yield ("links",), "arXiv number, DOI or OpenReview id"
-    for language in ("en", "zh"):
+    for language, name in (("en", "English"), ("zh", "Chinese")):
         if not (entry.summary and getattr(entry.summary, language)):
-            yield ("summary",), f"summary.{language}"
+            yield ("summary",), f"{name} summary (summary.{language})"
     for index, placement in enumerate(entry.placements):
         if not placement.why:
             yield ("placements", index), f"reason (why) for {placement.leaf}"
     if not entry.effects:
-        yield ("effects",), "effect on any objective"
+        yield ("effects",), "objective that the method improves or costs (effects)"
     if not entry.read:
-        yield ("read",), "word on how far it was read"
+        yield ("read",), "statement of how far the curator read (read)"

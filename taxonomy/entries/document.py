@@ -7,24 +7,21 @@ oversized files, wrong encodings and invisible characters are refused. libyaml d
 
 from __future__ import annotations
 
-import re
+import errno
+import os
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
 
+from taxonomy.entries.characters import HIDDEN
 from taxonomy.entries.problem import Problem, shown
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 12
-
-# Control, format (bidi overrides, zero-width), surrogate and private-use characters, and line or paragraph separators.
-# Line feed and carriage return are the two that a text file needs.
-HIDDEN = re.compile(
-    "[\x00-\x09\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u08e2\u180e\u200b-\u200f\u2028-\u202e"
-    "\u2060-\u206f\ud800-\udfff\ue000-\uf8ff\ufeff\ufff9-\uffff\U000e0000-\U000fffff\U00100000-\U0010ffff]"
-)
+NOT_PLAIN = "is a link or a special file; only plain files are read"
 
 Path_ = tuple[str | int, ...]
 Place = tuple[int, int]
@@ -61,18 +58,30 @@ class Document:
 
 
 def dotted(path: Path_) -> str:
-    """Write a path as `behaviors[0].leaf`."""
+    """Write a path as `placements[0].leaf`."""
     return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).lstrip(".")
 
 
 def read_document(path: Path, name: str, max_bytes: int = MAX_BYTES) -> Document:
-    """Read `path`, calling it `name` in messages. Never raises for bad content: see `Document.problems`."""
+    """Read `path`, calling it `name` in messages. Never raises for bad content: see `Document.problems`.
+
+    Only a plain file is read. A link could lead to any file of the machine, whose text messages would then quote, and
+    a pipe would keep the reader waiting.
+    """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_open_without_following) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return Document(name, problems=[Problem(name, 1, 1, "", NOT_PLAIN)])
             data = file.read(max_bytes + 1)
     except OSError as error:
-        return Document(name, problems=[Problem(name, 1, 1, "", f"cannot be read: {error.strerror}")])
+        reason = NOT_PLAIN if error.errno == errno.ELOOP else f"cannot be read: {error.strerror}"
+        return Document(name, problems=[Problem(name, 1, 1, "", reason)])
     return parse_document(data, name, max_bytes)
+
+
+def _open_without_following(path: str, flags: int) -> int:
+    """Open a file that is no link, without waiting for whoever writes into a pipe."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def parse_document(data: bytes, name: str, max_bytes: int = MAX_BYTES) -> Document:
@@ -94,7 +103,7 @@ def parse_document(data: bytes, name: str, max_bytes: int = MAX_BYTES) -> Docume
         at = hidden.start()
         line, column = text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
         what = "a tab" if hidden[0] == "\t" else f"the invisible character U+{ord(hidden[0]):04X}"
-        document.problems.append(Problem(name, line, column, "", f"contains {what}; plain visible text only"))
+        document.problems.append(Problem(name, line, column, "", f"contains {what}; a file holds visible text only"))
         return document
     try:
         _Composer(document, check_scalars="\\" in text).compose(text)
@@ -108,7 +117,7 @@ def parse_document(data: bytes, name: str, max_bytes: int = MAX_BYTES) -> Docume
         document.problems.append(Problem(name, line, column, "", message))
         document.value = None
     except yaml.YAMLError as error:
-        document.problems.append(Problem(name, 1, 1, "", f"is not valid YAML: {error}"))
+        document.problems.append(Problem(name, 1, 1, "", f"is not valid YAML: {' '.join(str(error).split())}"))
         document.value = None
     return document
 
@@ -152,7 +161,7 @@ class _Composer:
         if len(path) > MAX_DEPTH:
             self.refuse(event, path, f"is nested more than {MAX_DEPTH} levels deep")
         if event.tag:
-            self.refuse(event, path, f"uses the YAML tag {shown(event.tag)}; plain values only")
+            self.refuse(event, path, f"uses the YAML tag {shown(event.tag)}; a value is plain text")
         if isinstance(event, yaml.ScalarEvent):
             return self.scalar(event, path)
         if isinstance(event, yaml.SequenceStartEvent):

@@ -70,7 +70,7 @@ class Placement(Part):
     technique: Annotated[OneLine | None, Field(description="What it does in this leaf, in one line; no period.")] = None
     why: Annotated[Line | None, Field(description="The reason for this tag, in one line.")] = None
     source: Source
-    note: Annotated[Line | None, Field(description="Doubts or disagreement.")] = None
+    note: Annotated[Line | None, Field(description="Doubts about this tag, or disagreement with it.")] = None
 
 
 class Gain(Part):
@@ -81,8 +81,8 @@ class Gain(Part):
     factor: Annotated[Factor | None, Field(description="The factor as stated; 2.6 for 2.6×.")] = None
     percent: Annotated[Percent | None, Field(description="The change as stated; 37 for 37 % less or more.")] = None
     kind: Annotated[Line, Field(description="What changes and which way, such as `peak memory, lower`.")]
-    against: Annotated[Line | None, Field(description="The baseline.")] = None
-    setting: Annotated[Line | None, Field(description="Model, hardware, workload.")] = None
+    against: Annotated[Line | None, Field(description="The baseline that the number is relative to.")] = None
+    setting: Annotated[Line | None, Field(description="Model, hardware and workload of the measurement.")] = None
     up_to: Annotated[bool, Field(description="true where the source says `up to`.")] = False
 
     @model_validator(mode="after")
@@ -95,9 +95,9 @@ class Gain(Part):
 class Effect(Part):
     """How the paper bears on one objective."""
 
-    effect: Annotated[Way, Field(description="Aimed at, or a consequence.")]
+    effect: Annotated[Way, Field(description="direct: the method aims at this objective. indirect: a consequence.")]
     source: Source
-    gains: Annotated[tuple[Gain, ...], Field(max_length=20, description="Reported numbers.")] = ()
+    gains: Annotated[tuple[Gain, ...], Field(max_length=20, description="Numbers that the paper reports.")] = ()
     note: Annotated[Line | None, Field(description="The reason, or what the numbers leave out.")] = None
 
 
@@ -156,15 +156,20 @@ class Entry(Part):
         Annotated[VenueYear, WithJsonSchema({"type": "string"})] | None,
         Field(description="Key of venues.yaml and year: ICML 2024. Absent for a preprint."),
     ] = None
-    award: Annotated[Line | None, Field(description="Only if given, such as Best Paper.", max_length=60)] = None
+    award: Annotated[
+        Line | None, Field(description="An award that the paper was given, such as Best Paper.", max_length=60)
+    ] = None
     links: Links
     summary: Summary | None = None
     placements: Annotated[tuple[Placement, ...], Field(min_length=1, max_length=13)]
-    effects: Annotated[dict[str, Effect], Field(default_factory=dict, description="By code of the objective.")]
+    effects: Annotated[
+        dict[str, Effect],
+        Field(default_factory=dict, description="What the method improves or costs, by code of the objective."),
+    ]
     evaluation: Evaluation | None = None
     traits: Annotated[
         dict[str, dict[str, TraitValue]],
-        Field(default_factory=dict, description="By group and trait of traits.yaml."),
+        Field(default_factory=dict, description="Comparable facts, by group and trait of traits.yaml."),
     ]
     read: Annotated[Read | None, Field(description="How far the curator read; absent: not yet.")] = None
     survey: Annotated[bool, Field(description="true if the survey's own figure or list holds the paper.")] = False

@@ -28,14 +28,17 @@ class Part(BaseModel):
 
 
 def _normalized(value: object) -> object:
+    """Compose a text (NFC), with one plain space wherever it has spaces of any kind, and none around it."""
     if not isinstance(value, str):
         return value
-    return unicodedata.normalize("NFC", re.sub(r" {2,}", " ", value.strip()))
+    value = value.strip()
+    one_line = "\n" not in value and "\r" not in value  # others are refused as they are
+    return unicodedata.normalize("NFC", " ".join(value.split()) if one_line else value)
 
 
 def _one_line(value: str) -> str:
     if "\n" in value or "\r" in value:
-        raise ValueError("must be one line; for a long one use `>-` and indent it")
+        raise ValueError("must be one line; a long one is folded with `>-` and indented")
     return value
 
 
@@ -55,8 +58,16 @@ def _calendar_date(value: str) -> str:
     except ValueError as error:
         raise ValueError(f"is not a date of the calendar: {error}") from None
     if year < FIRST_YEAR:
-        raise ValueError(f"lies before {FIRST_YEAR}")
+        raise ValueError(f"lies before {FIRST_YEAR}, the year of the Transformer")
     return value
+
+
+def in_the_future(day: str, today: datetime.date | None) -> bool:
+    """Say whether `day` (YYYY-MM-DD) lies after `today`, the day in UTC, by more than the one that time zones allow.
+
+    None is no bound.
+    """
+    return today is not None and day > (today + datetime.timedelta(days=1)).isoformat()
 
 
 def _full_date(value: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, model_serializer, model_validator
@@ -16,6 +17,8 @@ PARTICLES = frozenset(
         *("la", "le", "san", "si", "ten", "ter", "van", "von", "zu"),
     }
 )
+_OTHERS = re.compile(r"\bet\.? al\b|\band others\b|^others$")
+_NOT_ONE_PERSON = re.compile(r"[,;&/@<>{}\[\]|\\、\d]|(?:^| )and(?: |$)")
 SUFFIXES = frozenset({"jr.", "jr", "sr.", "sr", "ii", "iii", "iv"})
 
 
@@ -36,10 +39,15 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def _checked(value: str) -> str:
-    folded = value.casefold()
-    if re.search(r"\bet\.? al\b|\band others\b", folded):
+    """Refuse what is not one person's name.
+
+    BibTeX separates names at `and` between spaces, in any case, and reads the name `others` as et al. Full-width forms
+    and spaces of any kind count as the plain ones that they look like.
+    """
+    plain = " ".join(unicodedata.normalize("NFKC", value).casefold().split())
+    if _OTHERS.search(plain):
         raise ValueError("lists people as `et al.`; name every author")
-    if any(c in value for c in ",;&/@<>{}[]|\\") or any(c.isdigit() for c in value) or "and" in folded.split():
+    if _NOT_ONE_PERSON.search(plain) or not any(c.isalpha() for c in plain):
         raise ValueError("must be one person as `Given Family`, without commas, digits or marks")
     return value
 

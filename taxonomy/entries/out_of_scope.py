@@ -5,14 +5,17 @@ The list keeps a decision from being made twice, and lets anybody argue with it.
 
 from __future__ import annotations
 
+import datetime
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from taxonomy.entries.checks import OUT_OF_SCOPE_NAME, EntryFile, bad_id, normalized_title
+from taxonomy.entries.checks import OUT_OF_SCOPE_NAME, EntryFile, normalized_title
 from taxonomy.entries.document import read_document
-from taxonomy.entries.fields import ArxivId, FullDate, Line, Part, Url
+from taxonomy.entries.fields import ArxivId, FullDate, Line, Part, Url, in_the_future
+from taxonomy.entries.places import bad_id
 from taxonomy.entries.problem import Problem
 from taxonomy.entries.validation import report
 
@@ -39,13 +42,21 @@ class OutOfScope(Part):
     decided: Annotated[FullDate, Field(description="Day of the decision.")]
 
 
+# Fields of an item that had another name until November 2026.
+RENAMED = {"id": "former_id"}
+
 _LIST = TypeAdapter(tuple[OutOfScope, ...])
 
 
-def check_out_of_scope(root: Path, papers: list[EntryFile]) -> tuple[tuple[OutOfScope, ...], list[Problem]]:
-    """Read the list below `root/papers`, if there is one: what it holds, and every problem of it."""
+def check_out_of_scope(
+    root: Path, papers: list[EntryFile], today: datetime.date | None = None
+) -> tuple[tuple[OutOfScope, ...], list[Problem]]:
+    """Read the list below `root/papers`, if there is one: return what it holds, and every problem of it.
+
+    No decision may lie after `today`, the day in UTC; None leaves that out.
+    """
     path = root / "papers" / OUT_OF_SCOPE_NAME
-    if not path.exists():
+    if not os.path.lexists(path):
         return (), []
     document = read_document(path, path.relative_to(root).as_posix(), MAX_BYTES)
     if document.problems:
@@ -53,14 +64,18 @@ def check_out_of_scope(root: Path, papers: list[EntryFile]) -> tuple[tuple[OutOf
     try:
         items = _LIST.validate_python(document.value or ())
     except ValidationError as error:
-        report(document, error, sorted(OutOfScope.model_fields))
+        report(document, error, sorted(OutOfScope.model_fields), RENAMED)
         return (), document.problems
     taken = {paper.id: paper.file for paper in papers}
     known = {key: paper.file for paper in papers for key in _keys(paper.entry.title, paper.entry.links.arxiv)}
     for index, item in enumerate(items):
+        if in_the_future(item.decided, today):
+            document.problem((index, "decided"), f"{item.decided} lies in the future: today is {today}")
+        if not normalized_title(item.title):
+            document.problem((index, "title"), "has no letter and no digit")
         for key in _keys(item.title, item.arxiv):
             if key in known:
-                document.problem((index, "title"), f"is in {known[key]} already")
+                document.problem((index, "title"), f"the paper is in {known[key]} already")
         known |= dict.fromkeys(_keys(item.title, item.arxiv), "this list")
         if item.former_id is not None:
             if wrong := bad_id(item.former_id):
@@ -72,4 +87,4 @@ def check_out_of_scope(root: Path, papers: list[EntryFile]) -> tuple[tuple[OutOf
 
 
 def _keys(title: str, arxiv: str | None) -> set[str]:
-    return {normalized_title(title), *([arxiv] if arxiv else [])}
+    return {key for key in (normalized_title(title), arxiv) if key}

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import groupby
+
+from taxonomy.entries.characters import printable
+
+SHOWN_OF_A_FILE = 20
+MAX_FIELD = 120
 
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """A finding at a place in a file. `line` and `column` count from 1, as editors do."""
+    """A finding at a place in a file. `line` and `column` count from 1, as editors do.
+
+    File, field and message may hold what a stranger wrote. Each form of a problem is one line in which every character
+    is seen.
+    """
 
     file: str
     line: int
@@ -20,20 +30,32 @@ class Problem:
 
     def __str__(self) -> str:
         """Render as `file:line:column: field: what is wrong (did you mean …?)`."""
-        field = f"{self.field}: " if self.field else ""
-        hint = f" (did you mean {self.suggestion}?)" if self.suggestion else ""
-        return f"{self.file}:{self.line}:{self.column}: {field}{self.message}{hint}"
+        return f"{printable(self.file)}:{self.line}:{self.column}: {self._sentence()}"
 
     def as_annotation(self) -> str:
         """Render as a GitHub workflow command, which marks the line in a pull request."""
-        text = str(self).split(": ", 1)[1]
-        text = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-        place = self.file.replace("%", "%25").replace(",", "%2C").replace(":", "%3A")
+        place = printable(self.file).replace("%", "%25").replace(",", "%2C").replace(":", "%3A")
+        text = self._sentence().replace("%", "%25")
         return f"::error file={place},line={self.line},col={self.column}::{text}"
 
     def as_dict(self) -> dict[str, str | int]:
         """Return the fields as plain values, for `--json`."""
-        return asdict(self)
+        return {name: printable(value) if isinstance(value, str) else value for name, value in asdict(self).items()}
+
+    def _sentence(self) -> str:
+        field = f"{clipped(self.field, MAX_FIELD)}: " if self.field else ""
+        hint = f" (did you mean {self.suggestion}?)" if self.suggestion else ""
+        return printable(f"{field}{self.message}{hint}")
+
+
+def abridged(problems: Iterable[Problem], limit: int = SHOWN_OF_A_FILE) -> Iterator[Problem]:
+    """Yield the first `limit` problems of each file, and one more that says how many others the file has."""
+    for file, group in groupby(sorted(problems), key=lambda problem: problem.file):
+        of_file = list(group)
+        yield from of_file[:limit]
+        if rest := of_file[limit:]:
+            others = "1 more problem" if len(rest) == 1 else f"{len(rest)} more problems"
+            yield Problem(file, rest[0].line, rest[0].column, "", f"{others} in this file; --json lists all of them")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -51,5 +73,9 @@ def hint(word: str, known: Iterable[str]) -> str:
 
 def shown(text: str, limit: int = 60) -> str:
     """Quote `text` for a message: one line, printable, clipped."""
-    clipped = text if len(text) <= limit else text[: limit - 1] + "…"
-    return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in clipped) + '"'
+    return f'"{printable(clipped(text, limit))}"'
+
+
+def clipped(text: str, limit: int) -> str:
+    """Return `text`, or its beginning and an ellipsis where it is longer than `limit` characters."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -28,7 +28,7 @@ def entry_schema(vocabulary: Vocabulary) -> dict[str, Any]:
         "properties": {
             group.code: {
                 "type": "object",
-                "description": f"Of papers in {group.leaf}.",
+                "description": f"Traits of papers in {group.leaf}.",
                 "additionalProperties": False,
                 "properties": {trait.code: _trait_schema(trait) for trait in group.traits},
             }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -11,13 +11,21 @@ from taxonomy.entries.document import Document, Path_
 from taxonomy.entries.problem import nearest, shown
 
 
-def report(document: Document, error: ValidationError, fields: Sequence[str] = ()) -> None:
-    """Add every finding of `error` to the document's problems. `fields` are names to suggest from."""
+def report(
+    document: Document, error: ValidationError, fields: Sequence[str] = (), renamed: Mapping[str, str] | None = None
+) -> None:
+    """Add every finding of `error` to the document's problems.
+
+    `fields` are the names that a suggestion is taken from. `renamed` gives the present name of a field by its former.
+    """
     for detail in error.errors(include_url=False):
         path = _known_path(document, detail["loc"])
         if detail["type"] == "extra_forbidden":
             name = str(path[-1])
-            document.problem(path, f"{shown(name)} is not a field here", nearest(name, fields), key=True)
+            if renamed and name in renamed and not any(isinstance(part, str) for part in path[:-1]):
+                document.problem(path, f"is called {renamed[name]} now", key=True)
+            else:
+                document.problem(path, f"{shown(name)} is not a field here", nearest(name, fields), key=True)
         elif detail["type"] == "missing":
             document.problem(path, "is missing")
         else:
@@ -48,7 +56,7 @@ def _sentence(detail: ErrorDetails) -> str:
         and not given.strip()
         and kind not in ("list_type", "dict_type", "model_type", "model_attributes_type")
     ):
-        return "is empty; leave out what is unknown"
+        return "is empty; a field that is unknown is left out"
     sentences = {
         "value_error": str(context.get("error", "")),
         "literal_error": f"must be {str(context.get('expected')).replace(chr(39), '')}",
@@ -62,11 +70,11 @@ def _sentence(detail: ErrorDetails) -> str:
         "less_than": f"must be less than {context.get('lt')}",
         "list_type": "must be a list",
         "tuple_type": "must be a list",
-        "too_short": f"needs at least {context.get('min_length')}",
+        "too_short": f"needs at least {context.get('min_length')} item{'s' if context.get('min_length') != 1 else ''}",
         # pydantic calls a long text so as well, where a validator stands before the limit
         "too_long": f"is longer than {context.get('max_length')} characters"
         if isinstance(given, str)
-        else f"takes at most {context.get('max_length')}",
+        else f"takes at most {context.get('max_length')} items",
         "dict_type": "must be a mapping of fields",
         "model_type": "must be a mapping of fields",
         "model_attributes_type": "must be a mapping of fields",

@@ -17,6 +17,7 @@ from taxonomy.entries.problem import Problem, nearest, shown
 from taxonomy.entries.validation import report
 
 FOLDER = Path(__file__).parent.parent / "vocabulary"
+NAME = "taxonomy/vocabulary"  # in messages: its path in a checkout
 MAX_BYTES = 1024 * 1024
 
 Code = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=60)]
@@ -140,8 +141,10 @@ def load_vocabulary(folder: Path = FOLDER) -> Vocabulary:
     """Read and check the vocabulary.
 
     Raises:
-        VocabularyError: a file is missing or wrong, a code is used twice, or a reference leads nowhere.
+        VocabularyError: a file is missing, a link or wrong, a code is used twice, or a reference leads nowhere.
     """
+    if folder.is_symlink():
+        raise VocabularyError([Problem(NAME, 1, 1, "", "is a link; the vocabulary is a folder of the repository")])
     lists: dict[str, tuple[Any, ...]] = {}
     documents: dict[str, Document] = {}
     problems: list[Problem] = []
@@ -155,7 +158,7 @@ def load_vocabulary(folder: Path = FOLDER) -> Vocabulary:
         ("venues", Venue),
     ):
         path = folder / f"{name}.yaml"
-        document = documents[name] = read_document(path, f"{folder.name}/{path.name}", MAX_BYTES)
+        document = documents[name] = read_document(path, f"{NAME}/{path.name}", MAX_BYTES)
         lists[name] = _terms(document, annotation)
         problems += document.problems
     if not problems:

@@ -17,7 +17,7 @@ def bibtex_entry(paper: Paper) -> str:
     kind, fields = _kind(paper)
     fields = {
         "title": _title(paper),
-        "author": " and ".join(_author(author) for author in paper.authors),
+        "author": " and ".join(bibtex_author(author) for author in paper.authors),
         **fields,
         **_identifiers(paper),
     }
@@ -46,7 +46,8 @@ def _title(paper: Paper) -> str:
     return bibtex(title).replace("\0", "{").replace("\1", "}")
 
 
-def _author(author: Author) -> str:
+def bibtex_author(author: Author) -> str:
+    """Return a name as `Family, Given`, in braces what BibTeX would take apart."""
     family = bibtex(author.family)
     if not author.given:
         return f"{{{family}}}"

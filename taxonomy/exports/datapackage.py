@@ -32,7 +32,7 @@ def data_package(folder: Path, exports: Iterable[Export], version: str) -> str:
         "name": "skis-atlas",
         "title": "sKis Atlas",
         "description": "KV cache optimization for serving large language models: papers, tagged with the sKis taxonomy."
-        " Cells that begin like a spreadsheet formula carry a leading apostrophe.",
+        " What begins like a spreadsheet formula, at the start of a cell or behind a semicolon, carries an apostrophe.",
         "version": version,
         "licenses": [LICENSE],
         "resources": [_resource(export, folder / export.name) for export in exports if export.format],

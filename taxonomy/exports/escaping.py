@@ -6,7 +6,20 @@ import re
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$^=-])")
 _MARKDOWN_HARMLESS = re.compile(r"(?<=\w)\\([-_+=])(?=\w)|(?<=[\w .,;])\\([()+!=-])")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# What the code host makes of plain text in a file: links of `www.`, of `//` behind a scheme and of an e-mail address,
+# and pictures of `:name:`. It finds the first two in the source, where a backslash is enough, the others in the text
+# that comes of it, where neither a backslash nor an entity helps: only a comment parts a text.
+_AUTOLINKS = (
+    (re.compile(r"(?<![A-Za-z0-9])(www)\.", re.IGNORECASE), r"\1\."),
+    (re.compile(r"//"), r"/\/"),
+    (re.compile(r"@(?=\w)"), r"@<!-- -->"),
+    (re.compile(r":(?=[\w+\\-]+:)"), r":<!-- -->"),
+)
+# Before a formula in a cell: spaces and the sign that it begins with, whose full-width and small forms East Asian
+# spreadsheets read alike. Where the list separator is a semicolon, which is so in half of Europe, a cell may also begin
+# behind one inside of the text, quotes or not; comma, tab and line end cannot stand unquoted in a cell, or not at all.
+_SIGN = "[=+@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b-]"
+_FORMULA = re.compile(rf"^(?=\s*{_SIGN}|[\t\r])|(?<=;)(?=[\s\"]*{_SIGN})")
 _BIBTEX = {
     "\\": r"{\textbackslash}",
     "{": r"{\textbraceleft}",
@@ -18,9 +31,12 @@ _BIBTEX = {
 
 
 def github_markdown(text: str) -> str:
-    """Escape `text` for GitHub's Markdown, sparingly, so that the source stays readable."""
+    """Escape `text` for GitHub's Markdown, sparingly, so that the source stays readable. Addresses in it stay text."""
     escaped = _MARKDOWN.sub(r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
-    return _MARKDOWN_HARMLESS.sub(lambda m: m[1] or m[2], escaped)
+    escaped = _MARKDOWN_HARMLESS.sub(lambda m: m[1] or m[2], escaped)
+    for pattern, replacement in _AUTOLINKS:
+        escaped = pattern.sub(replacement, escaped)
+    return escaped
 
 
 def markdown_address(url: str) -> str:
@@ -34,5 +50,5 @@ def bibtex(text: str) -> str:
 
 
 def spreadsheet(text: str) -> str:
-    """Mark a cell that a spreadsheet would take for a formula with a leading apostrophe."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    """Put an apostrophe before whatever in a cell a spreadsheet would take for a formula."""
+    return _FORMULA.sub("'", text)

@@ -107,7 +107,7 @@ def test_a_wrong_vocabulary_exits_1_with_its_place(bad: Checkout):
     path.write_text(path.read_text().replace("behavior: kvs", "behavior: kvx"))
     for run in (skis("check", where=bad.root), skis("build", where=bad.root), new(bad)):
         assert run.returncode == 1
-        assert re.match(r"vocabulary/leaves\.yaml:\d+:\d+: .*did you mean kvs", run.stdout)
+        assert re.match(r"taxonomy/vocabulary/leaves\.yaml:\d+:\d+: .*did you mean kvs", run.stdout)
 
 
 def test_find(checkout: Checkout):

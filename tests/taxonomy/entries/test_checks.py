@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from skis.settings import Checkout
-from taxonomy.entries.checks import FIRST_LINE, Checked, check_papers, normalized_title
+from taxonomy.entries.checks import FIRST_LINE, Checked, check_papers
 from taxonomy.entries.vocabulary import Vocabulary
 
 Change = Callable[[dict[str, Any]], None]
@@ -142,10 +142,6 @@ def test_a_problem_reads_as_editors_and_github_expect(check_bytes):
     assert any(
         p.as_annotation().startswith("::error file=papers/2024/sample.yaml,line=3,col=1::nmae: ") for p in problem
     )
-
-
-def test_titles_are_compared_without_case_accents_and_marks():
-    assert normalized_title("DéjàVu: KV-Cache!") == normalized_title("dejavu kv cache")
 
 
 def test_entries_are_not_written_to(empty_checkout: Checkout, add, sample, vocabulary, root: Path):

@@ -31,9 +31,9 @@ def test_an_entry_with_all_facts_but_one_reason_lacks_that_reason(complaints, sa
 @pytest.mark.parametrize(
     ("field", "message"),
     [
-        ("summary", "has no summary.en"),
-        ("effects", "has no effect on any objective"),
-        ("read", "has no word on how far it was read"),
+        ("summary", "has no English summary (summary.en)"),
+        ("effects", "has no objective that the method improves or costs (effects)"),
+        ("read", "has no statement of how far the curator read (read)"),
     ],
 )
 def test_what_is_absent_is_named(complaints, sample, field: str, message: str):

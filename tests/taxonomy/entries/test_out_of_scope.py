@@ -56,6 +56,8 @@ def test_without_a_list_nothing_is_out_of_scope(tmp_path: Path):
         (ONE + "  former_id: Old Name\n", "has a bad id"),
         (ONE + "  former_id: index\n", "has a bad id"),  # the page of all papers
         (ONE + "  former_id: old\n" + OTHER + "  former_id: old\n", "old is the id of another item of this list"),
+        (ONE.replace("An Architecture", "…"), "has no letter and no digit"),
+        (ONE + "  id: old\n", "id: is called former_id now"),
         ("title: x\n", "must be a list"),
         ("- [\n", "is not valid YAML"),
     ],

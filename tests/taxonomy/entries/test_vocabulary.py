@@ -74,7 +74,7 @@ def test_a_wrong_vocabulary_is_refused_with_its_place(name, folder: Path):
     with pytest.raises(VocabularyError) as error:
         load_vocabulary(folder)
     assert expected in str(error.value)
-    assert re.match(rf"vocabulary/{file}:\d+:\d+: ", str(error.value))
+    assert re.match(rf"taxonomy/vocabulary/{file}:\d+:\d+: ", str(error.value))
 
 
 def test_a_new_leaf_is_one_edit_and_reaches_store_list_and_site(empty_checkout, add, sample):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from taxonomy.entries.characters import HIDDEN
 from taxonomy.entries.checks import FIRST_LINE
-from taxonomy.entries.document import HIDDEN, parse_document
+from taxonomy.entries.document import parse_document
 from taxonomy.entries.entry import Entry
 from taxonomy.entries.vocabulary import Vocabulary
 from taxonomy.entries.writing import NUMBERS, entry_text
@@ -32,6 +33,7 @@ line = st.text(st.characters(blacklist_categories=("C", "Zl", "Zp")), min_size=1
 )
 
 
+@settings(deadline=None)
 @given(line, line, line, st.floats(0.01, 1e5))
 def test_any_text_comes_back_the_same(title: str, name: str, setting: str, factor: float):
     factor = float(f"{factor:.6g}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import functools
+import html
 import io
 import json
 import re
@@ -16,17 +18,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from pybtex.database import parse_string
+from pydantic import ValidationError
 
-from taxonomy.entries.document import HIDDEN
+from taxonomy.entries.characters import HIDDEN
+from taxonomy.entries.names import Person
 from taxonomy.exports.awesome import awesome_list
-from taxonomy.exports.bibtex import bibtex_file
+from taxonomy.exports.bibtex import bibtex_author, bibtex_file
 from taxonomy.exports.csl import csl_file
 from taxonomy.exports.escaping import bibtex, github_markdown, markdown_address, spreadsheet
 from taxonomy.exports.feeds import atom_feed, json_feed
 from taxonomy.exports.records import papers_csv, papers_json, placements_csv
+from taxonomy.store.papers import Author
 from tests.hostile import ENTRIES, PAYLOADS
 
 URL = "https://skis.example/"
+NOTHING = "<!-- -->"  # what may stand in the list between two texts
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +50,20 @@ def test_entries_come_out_of_the_store_as_they_went_in(hostile):
         assert squeezed(hostile.by_id[paper_id].title) == squeezed(facts["title"])
 
 
+@functools.cache
+def github() -> MarkdownIt:
+    """GitHub's Markdown, as markdown-it reads it with raw HTML and automatic links switched on.
+
+    Bare host names without `www.`, which GitHub leaves alone, are left alone here too.
+    """
+    markdown = MarkdownIt("gfm-like", {"linkify": True}).enable("strikethrough")
+    markdown.linkify.set({"fuzzy_link": False}).tlds(["example", "b"], keep_old=True)
+    return markdown
+
+
 def test_list_items_are_links_and_text_only(hostile):
-    """GitHub's Markdown, as markdown-it reads it with raw HTML and automatic links switched on."""
     text = awesome_list(hostile, URL)
-    tokens = MarkdownIt("gfm-like", {"linkify": False}).enable("strikethrough").parse(text)
+    tokens = github().parse(text)
     allowed = {"text", "link_open", "link_close", "softbreak", "text_special"}
     titles = set()
     for token in tokens:
@@ -55,7 +71,8 @@ def test_list_items_are_links_and_text_only(hostile):
             assert token.type != "fence"
             assert token.type != "html_block" or token.content.startswith("<!--"), token.content
             continue
-        for child in token.children or []:
+        token.children = [child for child in token.children or [] if child.content != NOTHING]
+        for child in token.children:
             assert child.type in allowed, (child.type, token.content)
             if child.type == "link_open":
                 assert re.match(r"https://example\.org/|https://skis\.example/|#", str(child.attrs["href"]))
@@ -64,6 +81,18 @@ def test_list_items_are_links_and_text_only(hostile):
             titles.add(squeezed("".join(child.content for child in token.children[1:end])))
     assert titles >= {squeezed(facts["title"]) for facts in ENTRIES.values()}
     assert text.count("\n- [") == 2 * len(ENTRIES) + text.count("\n- [Temporal") + text.count("\n- [S")  # contents
+
+
+def test_the_code_host_makes_no_link_of_a_text(hostile):
+    """By cmark-gfm, the code host's own reader."""
+    page = cmarkgfm().github_flavored_markdown_to_html(awesome_list(hostile, URL))
+    links = re.findall(r'href="([^"]*)"', page)
+    assert len(links) > len(ENTRIES)
+    assert [link for link in links if not re.match(r"https://example\.org/|https://skis\.example/|#", link)] == []
+
+
+def cmarkgfm() -> Any:
+    return pytest.importorskip("cmarkgfm", reason="CMARKGFM IS NOT INSTALLED: it reads the list as GitHub does")
 
 
 def test_bibtex_stays_whole_in_both_readers(hostile):
@@ -82,7 +111,7 @@ def test_no_cell_begins_a_formula(hostile):
         table = list(csv.DictReader(io.StringIO(text)))
         assert len(table) == rows
         for row in table:
-            assert not any(cell.startswith(("=", "+", "-", "@")) for cell in row.values())
+            assert not any(FORMULA.match(part) for cell in row.values() for part in cell.split(";"))
     first = next(csv.DictReader(io.StringIO(papers_csv(hostile))))
     title = hostile.by_id[first["id"]].title
     assert first["title"].removeprefix("'") == title.removeprefix("'")
@@ -111,15 +140,69 @@ plain = st.text(st.characters(blacklist_categories=("C", "Zl", "Zp")), min_size=
 marked = st.text("<>&[]()*_`~!\\#|{}$^='\"-+.:@/ ab1", min_size=1, max_size=40).filter(str.strip)
 
 
-@given(plain | marked | st.sampled_from(PAYLOADS))
+def joined(*words: str) -> st.SearchStrategy[str]:
+    """Texts that are made of some of the words."""
+    return st.lists(st.sampled_from(words), min_size=1, max_size=8).map("".join).filter(str.strip)
+
+
+addresses = joined(
+    *(
+        "www.",
+        "WWW.",
+        "://",
+        "//",
+        "http",
+        "HTTPS",
+        "ftp",
+        "mailto:",
+        "xmpp:",
+        "@",
+        "a.b",
+        "evil.example",
+        "a",
+        "1",
+        "é",
+    ),
+    *(" ", ".", ":", "_", "*", "(", ")", "[", "]", "\\", "-", "+", "~", "<", ">", "&", "#", "!", ":smile:"),
+)
+formulas = joined(*"=+-@;,'\" a1", *"\uff1d\uff0b\uff0d\uff20\ufe66\u3000\xa0", "\t", "\r", "SUM(1)")
+names = joined(
+    *("Ada", "Lovelace", "and", "AND", "And", "ａｎｄ", "others", "Others", "et al.", "van", "Jr.", "Núñez", "李"),
+    *(" ", " ", "\u3000", "\xa0", "-", "'", ".", ",", "、", "，", "{", "}", "\\", "~", '"', "%", "#", "\r"),
+)
+# A cell, or a part of one behind a semicolon, that begins like this is a formula to some spreadsheet.
+FORMULA = re.compile(r'[\s"]*[=+@\uff1d\uff0b\uff0d\uff20\ufe66-]')
+
+
+@given(plain | marked | addresses | st.sampled_from(PAYLOADS))
 def test_any_text_is_the_text_of_its_link_in_the_list(text: str):
     text = squeezed(text)
-    inline = MarkdownIt("gfm-like", {"linkify": False}).enable("strikethrough")
-    tokens = inline.parseInline(f"- [{github_markdown(text)}](https://example.org/) - x.")[0].children or []
+    tokens = github().parseInline(f"- [{github_markdown(text)}](https://example.org/) - x.")[0].children or []
+    tokens = [token for token in tokens if token.content != NOTHING]
     assert [t.type for t in tokens if t.type not in ("text", "text_special")] == ["link_open", "link_close"]
     start = next(i for i, t in enumerate(tokens) if t.type == "link_open")
     end = next(i for i, t in enumerate(tokens) if t.type == "link_close")
     assert "".join(t.content for t in tokens[start + 1 : end]) == text
+
+
+@given(plain | marked | addresses | st.sampled_from(PAYLOADS))
+def test_any_text_of_a_list_item_is_text_and_no_link(text: str):
+    text = squeezed(text)
+    tokens = github().parseInline(f"x {github_markdown(text)}. y")[0].children or []
+    tokens = [token for token in tokens if token.content != NOTHING]
+    assert {token.type for token in tokens} <= {"text", "text_special"}
+    assert "".join(token.content for token in tokens) == f"x {text}. y"
+
+
+@given(plain | marked | addresses | st.sampled_from(PAYLOADS))
+def test_any_text_of_a_list_item_is_text_to_the_code_host(text: str):
+    text = squeezed(text)
+    options = 1 << 17  # CMARK_OPT_UNSAFE: comments stay
+    page = cmarkgfm().github_flavored_markdown_to_html(f"- x {github_markdown(text)}. y", options=options)
+    item = re.fullmatch(r"<ul>\n<li>(.*)</li>\n</ul>\n", page)
+    assert item
+    assert "<" not in (shown := item[1].replace(NOTHING, ""))
+    assert html.unescape(shown) == f"x {text}. y"
 
 
 @given(marked)
@@ -142,14 +225,42 @@ def test_any_text_keeps_bibtex_balanced_and_readable(text: str):
     assert library.entries[0]["note"] == "end"
 
 
-@given(plain | marked)
-def test_a_cell_is_the_text_or_the_text_behind_an_apostrophe(text: str):
-    assert spreadsheet(text) in (text, "'" + text)
-    assert not spreadsheet(text).startswith(("=", "+", "-", "@"))
+@given(plain | marked | formulas)
+def test_a_cell_is_the_text_with_an_apostrophe_before_each_formula(text: str):
+    parts = spreadsheet(text).split(";")
+    assert not any(FORMULA.match(part) for part in parts[1:])
+    assert not FORMULA.match(parts[0].lstrip() if '"' not in parts[0] else "")
+    for part, before in zip(parts, text.split(";"), strict=True):
+        assert part in (before, "'" + before)
+
+
+@pytest.mark.parametrize(
+    "text", ["a = b", "fp16; int8", "KV-cache; -like", "1+1", "a@b", "键值；=1", '"quoted" = x', "x, =1"]
+)
+def test_a_text_without_a_formula_is_left_alone(text: str):
+    assert spreadsheet(text) == text.replace("; -", ";' -")
+
+
+@given(names)
+def test_an_author_who_is_accepted_is_one_author_in_bibtex(name: str):
+    try:
+        person = Person.model_validate(name)
+    except ValidationError:
+        return
+    author = bibtex_author(Author(given=person.given, family=person.family, name=person.name))
+    entry = f"@misc{{k,\n  author = {{Bob Smith and {author} and Eve Jones}},\n}}\n"
+    persons = parse_string(entry, "bibtex").entries["k"].persons["author"]
+    assert [str(persons[0]), str(persons[2])] == ["Smith, Bob", "Jones, Eve"]
+    assert len(persons) == 3
+    assert author.strip("{}").casefold() != "others"
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(title=plain, technique=marked, note=plain | marked)
+@given(
+    title=plain | addresses,
+    technique=marked | formulas.map(squeezed).filter(bool),
+    note=plain | marked | addresses | formulas.map(squeezed),
+)
 def test_any_entry_is_refused_or_harmless(title: str, technique: str, note: str, atlas_of: Any):
     """A whole entry with random text goes through store and exports."""
     facts = ENTRIES["hostile-0"] | {"title": title, "name": technique, "aliases": [note + " alias"]}

@@ -203,8 +203,8 @@ def trends_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
     figure.update_yaxes(rangemode="tozero", title={"text": texts.either("affinity (Tanimoto)", "亲和度（Tanimoto）")})
     papers = {pair.key: pair.papers for pair in affinity(atlas, selection, draws=1).pairs}
     keys = [f"{trend.one.code}+{trend.other.code}" for trend in trends]
-    rows: list[Row] = [
-        {"pair": key, "until": end, "affinity": round(value, 4)}
+    rows = [
+        Row({"pair": key, "until": end, "affinity": round(value, 4)}, key if papers[key] else "")
         for key, trend in zip(keys, trends, strict=True)
         for end, value in zip(ends, trend.values, strict=True)
     ]
@@ -225,16 +225,19 @@ def trends_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
 def pair_rows(found: Affinity) -> list[Row]:
     """Return the table of a selection's pairs, strongest first."""
     return [
-        {
-            "pair": pair.key,
-            "affinity": round(pair.affinity, 4),
-            "low": round(pair.low, 4),
-            "high": round(pair.high, 4),
-            "papers": pair.observed,
-            "expected": round(pair.expected, 1),
-            "p": float(f"{pair.p:.3g}"),
-            "q": float(f"{pair.q:.3g}"),
-        }
+        Row(
+            {
+                "pair": pair.key,
+                "affinity": round(pair.affinity, 4),
+                "low": round(pair.low, 4),
+                "high": round(pair.high, 4),
+                "papers": pair.observed,
+                "expected": round(pair.expected, 1),
+                "p": float(f"{pair.p:.3g}"),
+                "q": float(f"{pair.q:.3g}"),
+            },
+            pair.key if pair.papers else "",
+        )
         for pair in found.pairs
     ]
 

@@ -24,15 +24,23 @@ SHADES = (1.0, 0.62, 0.34)  # of a dimension's color, for its first, second and 
 PATTERNS = ("", "/", "x", ".", "\\", "|", "-", "+")  # of parts that lie on each other: they differ in gray too
 LEGEND = {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "traceorder": "normal"}
 
-Row = dict[str, str | int | float | None]
+Cells = dict[str, str | int | float | None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a chart's table: its cells by column, and the key of the list of papers it leads to, "" for none."""
+
+    cells: Cells
+    key: str = ""
 
 
 @dataclass(frozen=True)
 class Chart:
     """A chart in one language.
 
-    `rows` is its table; `lists` are the papers behind what can be clicked, by the key that the figure carries in
-    `customdata`; `dark` says what each color becomes on a dark page.
+    `lists` are the papers behind what can be clicked, by the key that a point of the figure carries in `customdata` and
+    a row of the table in `key`; `dark` says what each color becomes on a dark page.
     """
 
     name: str
@@ -40,11 +48,21 @@ class Chart:
     caption: str
     alt: str
     figure: go.Figure = field(repr=False)
-    rows: list[Row] = field(repr=False)
+    table: list[Row] = field(repr=False)
     lists: dict[str, list[Paper]] = field(repr=False)
     dark: dict[str, str] = field(repr=False)
     height: int = 460
     least: int = 320  # pixels that it needs across
+
+    @property
+    def rows(self) -> list[Cells]:
+        """The cells of its table, for pandas and CSV."""
+        return [row.cells for row in self.table]
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of its table."""
+        return [*self.table[0].cells] if self.table else []
 
 
 @dataclass(frozen=True)

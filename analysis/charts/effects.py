@@ -25,7 +25,7 @@ def effects_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
             z=[[round(cell.share, 4) for cell in row] for row in cells],
             text=[[_shown(cell) for cell in row] for row in cells],
             hovertext=[[_hover(cell, texts) for cell in row] for row in cells],
-            customdata=[[_key(cell) if cell.papers else "" for cell in row] for row in cells],
+            customdata=[[_key(cell) for cell in row] for row in cells],
             texttemplate="%{text}",
             textfont={"color": INK},
             hoverinfo="text",
@@ -40,7 +40,26 @@ def effects_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
     axis = {"showgrid": False, "ticks": "", "automargin": True, "fixedrange": True}
     layout(figure, height=HEIGHT, xaxis=axis, yaxis=axis | {"autorange": "reversed"})
     starred = [f"{c.label.code.upper()} {texts.of(c.objective.label)}" for row in cells for c in row if c.star]
-    rows: list[Row] = [
+    return Chart(
+        "effects",
+        texts("title"),
+        texts("caption", papers=table.count),
+        texts("alt", list=", ".join(starred) or texts.either("none", "无")),
+        figure,
+        [_row(cell) for row in cells for cell in row],
+        {_key(cell): cell.papers for row in cells for cell in row if cell.papers},
+        dark_colors() | {full: mixed(ACCENT_DARK, DARK[PAPER], 0.45)},
+        HEIGHT,
+        600,
+    )
+
+
+def _key(cell: Cell) -> str:
+    return f"{cell.label.code}+{cell.objective.code}" if cell.papers else ""
+
+
+def _row(cell: Cell) -> Row:
+    return Row(
         {
             "behavior": cell.label.code,
             "objective": cell.objective.code,
@@ -52,26 +71,9 @@ def effects_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
             "of": cell.total,
             "share": round(cell.share, 4),
             "star": "★" if cell.star else "",
-        }
-        for row in cells
-        for cell in row
-    ]
-    return Chart(
-        "effects",
-        texts("title"),
-        texts("caption", papers=table.count),
-        texts("alt", list=", ".join(starred) or texts.either("none", "无")),
-        figure,
-        rows,
-        {_key(cell): cell.papers for row in cells for cell in row if cell.papers},
-        dark_colors() | {full: mixed(ACCENT_DARK, DARK[PAPER], 0.45)},
-        HEIGHT,
-        600,
+        },
+        _key(cell),
     )
-
-
-def _key(cell: Cell) -> str:
-    return f"{cell.label.code}+{cell.objective.code}"
 
 
 def _shown(cell: Cell) -> str:

@@ -53,7 +53,7 @@ def write_charts(charts: Iterable[Chart], folder: Path, formats: Iterable[Format
 def csv_text(chart: Chart) -> str:
     """Return a chart's table."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, [*chart.rows[0]] if chart.rows else [], lineterminator="\n")
+    writer = csv.DictWriter(out, chart.columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(chart.rows)
     return out.getvalue()

@@ -105,16 +105,18 @@ def _wrapped(text: str, width: int = 48) -> str:
 
 def _row(item: Reported) -> Row:
     gain = item.gain
-    return {
-        "paper": item.paper.id,
-        "leaf": item.leaf.code,
-        "factor": gain.factor,
-        "percent": gain.percent,
-        "up to": "yes" if gain.up_to else "",
-        "what": gain.kind,
-        "against": gain.against,
-        "setting": gain.setting,
-    }
+    return Row(
+        {
+            "paper": item.paper.id,
+            "leaf": item.leaf.code,
+            "factor": gain.factor,
+            "percent": gain.percent,
+            "up to": "yes" if gain.up_to else "",
+            "what": gain.kind,
+            "against": gain.against,
+            "setting": gain.setting,
+        }
+    )
 
 
 def _lists(items: list[Reported]) -> dict[str, list[Paper]]:

@@ -60,15 +60,18 @@ def openings_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
 def opening_rows(found: list[Opening]) -> list[Row]:
     """Return the table of openings, the least likely first."""
     return [
-        {
-            "combination": opening.key,
-            "papers": opening.observed,
-            "expected": round(opening.expected, 1),
-            "ratio": round(opening.ratio, 3),
-            "p": float(f"{opening.p:.3g}"),
-            "q": float(f"{opening.q:.3g}"),
-            "nearest": " ".join(paper.id for paper in opening.nearest),
-        }
+        Row(
+            {
+                "combination": opening.key,
+                "papers": opening.observed,
+                "expected": round(opening.expected, 1),
+                "ratio": round(opening.ratio, 3),
+                "p": float(f"{opening.p:.3g}"),
+                "q": float(f"{opening.q:.3g}"),
+                "nearest": " ".join(paper.id for paper in opening.nearest),
+            },
+            opening.key,
+        )
         for opening in found
     ]
 

@@ -44,8 +44,12 @@ def months_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
     figure.update_yaxes(title={"text": texts.either("papers", "论文数")})
     peak = max(found, key=lambda month: len(month.papers))
     sums = {code: sum(month.by_behavior[code] for month in found) for code in atlas.behaviors}
-    rows: list[Row] = [
-        {"month": month.month, "papers": len(month.papers), **month.by_behavior} for month in reversed(found)
+    rows = [
+        Row(
+            {"month": month.month, "papers": len(month.papers), **month.by_behavior},
+            month.month if month.papers else "",
+        )
+        for month in reversed(found)
     ]
     return Chart(
         "months",
@@ -88,8 +92,8 @@ def venues_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
     layout(figure, height=HEIGHT, barmode="stack", legend=LEGEND)
     figure.update_xaxes(type="category")
     figure.update_yaxes(title={"text": texts.either("papers", "论文数")})
-    rows: list[Row] = [
-        {"year": year.year, "papers": len(year.papers), **year.by_community, "no venue": year.preprints}
+    rows = [
+        Row({"year": year.year, "papers": len(year.papers), **year.by_community, "no venue": year.preprints})
         for year in reversed(found)
     ]
     papers, preprints = sum(len(y.papers) for y in found), sum(y.preprints for y in found)
@@ -126,8 +130,11 @@ def code_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
     layout(figure, height=320, showlegend=False, margin={"l": 10, "r": 10, "t": 40, "b": 10})
     figure.update_xaxes(type="category")
     figure.update_yaxes(tickformat=".0%", range=[0, 1])
-    rows: list[Row] = [
-        {"year": year.year, "papers": len(year.papers), "with code": year.with_code, "share": round(share, 4)}
+    rows = [
+        Row(
+            {"year": year.year, "papers": len(year.papers), "with code": year.with_code, "share": round(share, 4)},
+            f"code+{year.year}" if year.with_code else "",
+        )
         for year, share in zip(found, shares, strict=True)
     ]
     return Chart(

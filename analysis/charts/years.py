@@ -48,8 +48,11 @@ def years_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
     figure.update_yaxes(tickfont={"size": 10}, autorange="reversed", **axis)
     figure.update_annotations(font={"size": 13, "color": INK})
     strongest = ", ".join(f"{year} {t.pairs[0].key.upper().replace('+', '–')}" for year, t in found.items())
-    rows: list[Row] = [
-        {"pair": pair.key, "until": year, "affinity": round(pair.affinity, 4), "papers": pair.observed}
+    rows = [
+        Row(
+            {"pair": pair.key, "until": year, "affinity": round(pair.affinity, 4), "papers": pair.observed},
+            _key(pair, year) if pair.papers else "",
+        )
         for year, table in found.items()
         for pair in sorted(table.pairs, key=lambda pair: pair.key)
     ]

@@ -26,21 +26,9 @@ class Shown:
     data: Markup
 
     @property
-    def columns(self) -> list[str]:
-        """The columns of its table."""
-        return [*self.chart.rows[0]] if self.chart.rows else []
-
-    @property
     def rows(self) -> list[Row]:
         """The rows that the page shows."""
-        return self.chart.rows[:ROWS]
-
-    def key(self, row: dict[str, Any]) -> str:
-        """Return the list that a row of the table leads to, or ""."""
-        first = str(next(iter(row.values())))
-        couples = (("behavior", "objective"), ("pair", "until"))
-        pairs = [f"{row[a]}+{row[b]}" for a, b in couples if {a, b} <= row.keys()]
-        return next((key for key in (*pairs, first, f"code+{first}") if key in self.chart.lists), "")
+        return self.chart.table[:ROWS]
 
 
 def shown(chart: Chart, atlas: Atlas, link: Callable[[Target], str]) -> Shown:

@@ -59,6 +59,20 @@ def test_what_can_be_clicked_leads_somewhere(atlas: Atlas, drawn: Chart):
     assert all(papers for papers in drawn.lists.values())
 
 
+def test_a_row_of_the_table_leads_to_the_list_that_it_names(drawn: Chart):
+    keys = [row.key for row in drawn.table if row.key]
+    assert set(keys) <= set(drawn.lists)
+    if drawn.name == "venues" or drawn.name.startswith("gains"):
+        return  # a year's row is the sum of several lists; a point of a gain leads to its paper
+    assert set(keys) == set(drawn.lists)
+    for row in drawn.table:
+        count = row.cells.get("with code", row.cells.get("papers"))
+        if drawn.name == "openings":  # without a paper of its own, a combination lists the nearest ones
+            assert row.key == row.cells["combination"]
+        elif count is not None:
+            assert count == len(drawn.lists.get(row.key, []))
+
+
 def _any_paper(atlas: Atlas, key: str) -> bool:
     return any(paper.month == key for paper in atlas.papers)
 

@@ -14,11 +14,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from analysis.affinity import affinity
+from analysis.challenges import challenges
 from analysis.charts import chart
 from analysis.effects import effects
 from analysis.gains import reported, spreads
 from analysis.network import network
-from analysis.observations import challenges, observations
+from analysis.observations import observations
 from analysis.openings import openings
 from analysis.published import compare
 from analysis.selection import EmptySelectionError, Selection

@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from analysis.affinity import Affinity, affinity
+from analysis.claims import claims, words
 from analysis.effects import Effects, effects
 from analysis.network import isolated
-from analysis.observations import claim_words
 from analysis.selection import SURVEY, Selection
 from taxonomy.store.atlas import Atlas
 from taxonomy.store.row import Words
@@ -47,7 +47,7 @@ class Difference:
     @property
     def why(self) -> Words:
         """Why ours may differ."""
-        return claim_words("differences", self.kind)
+        return words(claims("differences")[self.kind])
 
     @property
     def agrees(self) -> bool:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.challenges import challenges
 from analysis.charts import CHARTS
 from analysis.charts.chart import Texts
 from analysis.charts.openings import part_name
-from analysis.observations import challenges, observations
+from analysis.observations import Verdict, observations
 from analysis.openings import Kind, openings
 from analysis.published import Difference, compare, figure_papers
 from analysis.selection import EVERYTHING
@@ -35,6 +36,7 @@ TOPICS: dict[str, tuple[str, str, tuple[str, ...]]] = {  # page: its title, its 
     "openings": ("openings", "openings_lede", ("openings",)),
     "gains": ("gains", "gains_lede", ("gains-mean-latency", "gains-throughput", "gains-gpu-memory")),
 }
+VERDICTS: dict[Verdict, str] = {"holds": "holds", "no longer holds": "no_longer_holds", "inconclusive": "inconclusive"}
 Cell = str | int | float | list[Paper]
 
 
@@ -59,8 +61,9 @@ def analysis_pages(atlas: Atlas, w: Wording) -> Iterator[Page]:
     context = {
         "text": lede,
         "overview": pages,
-        "observations": observations(atlas) if atlas.papers else [],
-        "challenges": challenges(atlas) if atlas.papers else [],
+        "observations": observations(atlas) if atlas.papers else {},
+        "challenges": challenges(atlas) if atlas.papers else {},
+        "verdicts": VERDICTS,
     }
     yield Page(f"{FOLDER}/index.html", "analysis.md.j2", w("analysis"), lede, context)
 

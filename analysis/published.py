@@ -102,8 +102,8 @@ def _compare_effects(atlas: Atlas) -> list[Difference]:
     facts = published()
     figure, listed = effects(atlas, figure_papers()), effects(atlas, SURVEY)
     rows = []
-    for behavior in atlas.behaviors:
-        for objective, mark in zip(facts["effects"]["columns"], facts["effects"][behavior], strict=True):
+    for behavior, marks in facts["effects"].items():
+        for objective, mark in zip(facts["columns"], marks, strict=True):
             kind, star = SHORT[mark[0]], ", starred" if mark.endswith("*") else ""
             ours, theirs = _cell(figure, behavior, objective), _cell(listed, behavior, objective)
             why = "star" if ours.startswith(kind) else "kind"

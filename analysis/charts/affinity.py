@@ -9,20 +9,9 @@ from typing import Any
 import plotly.graph_objects as go
 
 from analysis.affinity import THRESHOLD, Affinity, Pair, affinity
-from analysis.charts.chart import (
-    LEGEND,
-    LINE,
-    PAPER,
-    QUIET,
-    Chart,
-    Row,
-    Texts,
-    color_of,
-    dark_colors,
-    layout,
-    mixed,
-)
-from analysis.charts.heatmap import AXIS, DARK_SCALE, heat_map, value
+from analysis.charts.chart import LEGEND, Chart, Row, Texts, layout
+from analysis.charts.colors import LINE, PAPER, QUIET, color_of, dark_colors, dash, free_colors, mark, tints
+from analysis.charts.heatmap import AXIS, TINTS, heat_map, value
 from analysis.network import isolated, network
 from analysis.selection import Selection
 from analysis.timeline import affinity_trends
@@ -32,9 +21,6 @@ from taxonomy.store.terms import Behavior
 
 SURE = 0.05  # rate of false discovery
 Line = list[dict[str, Any]]  # its two nodes
-COLORS = ("#5b3f8f", "#a8480a", "#1f5fae", "#0b7261", "#8a6d00", "#9c2f5f", "#49586a", "#2f7fb5")
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-MARKS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "pentagon")
 
 
 def affinity_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
@@ -95,8 +81,7 @@ def affinity_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
 def _line(figure: go.Figure, ends: Line, others: list[Line], pair: Pair, texts: Texts) -> None:
     """Add a line with a badge on it that can be hovered, clicked and read; the badge keeps clear of other lines."""
     x, y = ([node[axis] for node in ends] for axis in ("x", "y"))
-    dash = "dash" if pair.inside else "solid"
-    line = {"color": QUIET, "width": 1 + 22 * pair.affinity, "dash": dash}
+    line = {"color": QUIET, "width": 1 + 22 * pair.affinity, "dash": "dash" if pair.inside else "solid"}
     figure.add_scatter(x=x, y=y, mode="lines", line=line, opacity=0.45, hoverinfo="skip")
     places = [_between(ends, share / 100) for share in range(35, 66, 5)]
     best = max(places, key=lambda place: min((_distance(place, other) for other in others), default=0))
@@ -136,7 +121,7 @@ def matrix_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
         more=sum(pair.observed > pair.expected for pair in sure),
         fewer=sum(pair.observed < pair.expected for pair in sure),
     )
-    return _heat_map(found, names, texts, caption, 430, counts=True)
+    return _heat_map(atlas, found, names, texts, caption, counts=True)
 
 
 def leaves_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
@@ -146,17 +131,20 @@ def leaves_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
     caption = texts(
         "caption", papers=found.count, pairs=len(found.pairs), edges=len(found.edges), threshold=found.threshold
     )
-    return _heat_map(found, names, texts, caption, 620, counts=False)
+    return _heat_map(atlas, found, names, texts, caption, counts=False)
 
 
-def _heat_map(found: Affinity, names: list[str], texts: Texts, caption: str, height: int, *, counts: bool) -> Chart:
+def _heat_map(atlas: Atlas, found: Affinity, names: list[str], texts: Texts, caption: str, *, counts: bool) -> Chart:
     def shown(pair: Pair) -> str:
         return f"{value(pair)}<br><span style='font-size:10px'>{pair.observed}</span>" if counts else value(pair)
 
+    colors = tints(atlas.dimensions, *TINTS)
+    height = 70 + 60 * (len(names) - 1) if counts else 140 + 40 * (len(names) - 1)
     figure = go.Figure(
         heat_map(
             found,
             names,
+            colors=[*colors],
             shown=shown,
             hover=lambda pair: _hover(pair, texts),
             key=lambda pair: pair.key,
@@ -175,9 +163,9 @@ def _heat_map(found: Affinity, names: list[str], texts: Texts, caption: str, hei
         figure,
         pair_rows(found),
         {pair.key: pair.papers for pair in found.pairs if pair.papers},
-        dark_colors() | DARK_SCALE,
+        dark_colors() | colors,
         height,
-        320 if counts else 600,
+        max(320, 45 * len(names)),
     )
 
 
@@ -185,16 +173,16 @@ def trends_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
     """Draw how the affinity of each strong pair moved."""
     texts = Texts("affinity-over-time", language)
     ends, trends = affinity_trends(atlas, selection)
-    figure = go.Figure()
-    for index, trend in enumerate(trends):
+    figure, colors = go.Figure(), free_colors(atlas.dimensions, len(trends))
+    for index, (trend, color) in enumerate(zip(trends, colors, strict=True)):
         name = f"{trend.one.acronym}–{trend.other.acronym}"
         figure.add_scatter(
             x=[f"{end}-01" for end in ends],
             y=[round(value, 4) for value in trend.values],
             name=name,
             mode="lines+markers",
-            line={"color": COLORS[index % len(COLORS)], "dash": DASHES[index % len(DASHES)], "width": 2},
-            marker={"symbol": MARKS[index % len(MARKS)], "size": 7},
+            line={"color": color, "dash": dash(index), "width": 2},
+            marker={"symbol": mark(index), "size": 7},
             hovertemplate=f"{name}: %{{y:.2f}} (%{{x|%Y-%m}})<extra></extra>",
             customdata=[f"{trend.one.code}+{trend.other.code}"] * len(ends),
         )
@@ -217,7 +205,7 @@ def trends_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
         figure,
         rows,
         {key: papers[key] for key in keys if papers[key]},
-        dark_colors() | {color: mixed(color, "#ffffff", 0.5) for color in COLORS},
+        dark_colors() | colors,
         440,
     )
 

@@ -10,18 +10,12 @@ from typing import Any
 import plotly.graph_objects as go
 import yaml
 
+from analysis.charts.colors import INK, LINE, PAPER
 from taxonomy.store.papers import Paper
 from taxonomy.store.row import Words
-from taxonomy.store.terms import Behavior, Dimension, Leaf
 
 FILE = Path(__file__).with_name("texts.yaml")
-INK, QUIET, LINE, PAPER = "#1b2733", "#54606c", "#d9dfe6", "#ffffff"
-ACCENT, ACCENT_DARK = "#5b3f8f", "#b9a3e3"  # for what belongs to no dimension
-# What each color of the light scheme is in the dark one; a page swaps them. Dimensions add theirs.
-DARK = {INK: "#e3e8ee", QUIET: "#a8b4c1", LINE: "#33404e", PAPER: "#1a222c"}
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Noto Sans', 'Noto Sans CJK SC', sans-serif"
-SHADES = (1.0, 0.62, 0.34)  # of a dimension's color, for its first, second and third behavior
-PATTERNS = ("", "/", "x", ".", "\\", "|", "-", "+")  # of parts that lie on each other: they differ in gray too
 LEGEND = {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "traceorder": "normal"}
 
 Cells = dict[str, str | int | float | None]
@@ -113,30 +107,3 @@ def layout(figure: go.Figure, *, height: int, **more: Any) -> go.Figure:
     for index, trace in enumerate(figure.data):
         trace.uid = f"{index}"  # else plotly draws it at random, and no two files are equal
     return figure
-
-
-def color_of(term: Dimension | Behavior | Leaf, *, dark: bool = False) -> str:
-    """Return the color of a dimension, or its shade for a behavior or leaf."""
-    dimension = term if isinstance(term, Dimension) else term.dimension
-    color = dimension.color_dark if dark else dimension.color_light
-    if isinstance(term, Dimension):
-        return color
-    behavior = term.behavior if isinstance(term, Leaf) else term
-    return mixed(color, DARK[PAPER] if dark else PAPER, SHADES[dimension.behaviors.index(behavior)])
-
-
-def hatching(index: int) -> dict[str, object]:
-    """Return the hatching of the bar's part of that number, over its own color."""
-    shape = PATTERNS[index % len(PATTERNS)]
-    return {"shape": shape, "fillmode": "overlay", "fgcolor": PAPER, "fgopacity": 0.75, "size": 6, "solidity": 0.25}
-
-
-def dark_colors(*terms: Dimension | Behavior | Leaf) -> dict[str, str]:
-    """Return what the shared colors and those of the terms become on a dark page."""
-    return DARK | {color_of(term): color_of(term, dark=True) for term in terms}
-
-
-def mixed(color: str, other: str, share: float) -> str:
-    """Return `share` of a color #rrggbb with the rest of another."""
-    parts = ((int(a[i : i + 2], 16), int(b[i : i + 2], 16)) for a, b in [(color, other)] for i in (1, 3, 5))
-    return "#" + "".join(f"{round(share * one + (1 - share) * two):02x}" for one, two in parts)

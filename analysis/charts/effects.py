@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from analysis.charts.chart import ACCENT, ACCENT_DARK, DARK, INK, PAPER, Chart, Row, Texts, dark_colors, layout, mixed
+from analysis.charts.chart import Chart, Row, Texts, layout
+from analysis.charts.colors import INK, PAPER, dark_colors, tints
 from analysis.effects import Cell, effects
 from analysis.selection import Selection
 from taxonomy.store.atlas import Atlas
 
 MARK = {"direct": "●", "indirect": "○", "none": "–"}
-HEIGHT = 460
 
 
 def effects_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
     """Draw one cell for each behavior and objective: how its papers bear on it, and how many report a number."""
     texts, table = Texts("effects", language), effects(atlas, selection)
     cells = [[table.cells[label.code, o.code] for o in table.objectives] for label in table.labels]
-    full = mixed(ACCENT, PAPER, 0.5)
+    colors = tints(atlas.dimensions, 0.5)
     figure = go.Figure(
         go.Heatmap(
             x=[f"{texts.of(o.label).replace(' ', '<br>', 1)}<br>({table.columns[o.code]})" for o in table.objectives],
@@ -29,7 +29,7 @@ def effects_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
             texttemplate="%{text}",
             textfont={"color": INK},
             hoverinfo="text",
-            colorscale=[[0, PAPER], [1, full]],
+            colorscale=[[0, PAPER], *([1, full] for full in colors)],
             zmin=0,
             zmax=1,
             showscale=False,
@@ -37,8 +37,9 @@ def effects_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
             ygap=2,
         )
     )
+    height = 40 + 60 * len(table.labels)
     axis = {"showgrid": False, "ticks": "", "automargin": True, "fixedrange": True}
-    layout(figure, height=HEIGHT, xaxis=axis, yaxis=axis | {"autorange": "reversed"})
+    layout(figure, height=height, xaxis=axis, yaxis=axis | {"autorange": "reversed"})
     starred = [f"{c.label.code.upper()} {texts.of(c.objective.label)}" for row in cells for c in row if c.star]
     return Chart(
         "effects",
@@ -48,9 +49,9 @@ def effects_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
         figure,
         [_row(cell) for row in cells for cell in row],
         {_key(cell): cell.papers for row in cells for cell in row if cell.papers},
-        dark_colors() | {full: mixed(ACCENT_DARK, DARK[PAPER], 0.45)},
-        HEIGHT,
-        600,
+        dark_colors() | colors,
+        height,
+        40 + 80 * len(table.objectives),
     )
 
 

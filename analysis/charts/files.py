@@ -14,7 +14,8 @@ from typing import Any, Literal
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from analysis.charts.chart import INK, PAPER, Chart
+from analysis.charts.chart import Chart
+from analysis.charts.colors import INK, PAPER
 
 Format = Literal["svg", "png", "csv", "html"]
 FORMATS: tuple[Format, ...] = ("svg", "png", "csv", "html")

@@ -8,7 +8,8 @@ from html import escape
 import plotly.graph_objects as go
 
 from analysis.charts.affinity import leaf_name
-from analysis.charts.chart import LEGEND, LINE, PAPER, Chart, Row, Texts, color_of, dark_colors, layout
+from analysis.charts.chart import LEGEND, Chart, Row, Texts, layout
+from analysis.charts.colors import LINE, PAPER, color_of, dark_colors
 from analysis.gains import Reported, reported, spreads
 from analysis.selection import Selection
 from taxonomy.store.atlas import Atlas

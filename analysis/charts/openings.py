@@ -5,7 +5,8 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from analysis.charts.affinity import leaf_name
-from analysis.charts.chart import INK, LEGEND, LINE, PAPER, QUIET, Chart, Row, Texts, dark_colors, layout
+from analysis.charts.chart import LEGEND, Chart, Row, Texts, layout
+from analysis.charts.colors import INK, LINE, PAPER, QUIET, dark_colors
 from analysis.openings import Opening, openings
 from analysis.selection import Selection
 from analysis.weights import Label

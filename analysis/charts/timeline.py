@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from analysis.charts.chart import (
-    INK,
-    LEGEND,
-    LINE,
-    QUIET,
-    Chart,
-    Row,
-    Texts,
-    color_of,
-    dark_colors,
-    hatching,
-    layout,
-    mixed,
-)
+from analysis.charts.chart import LEGEND, Chart, Row, Texts, layout
+from analysis.charts.colors import INK, LINE, QUIET, color_of, dark_colors, grays, hatching
 from analysis.selection import Selection
 from analysis.timeline import months, years
 from taxonomy.store.atlas import Atlas
 from taxonomy.store.papers import Paper
 
 HEIGHT = 400
-GRAYS = ("#22303e", "#5f7183", "#8d9cab", "#b4c0cb", "#49586a")  # of communities, which belong to no dimension
 
 
 def months_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
@@ -75,7 +62,8 @@ def venues_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
     """Draw papers by year, stacked by the research community of their venue; preprints last."""
     texts, found = Texts("venues", language), years(atlas, selection)
     figure = go.Figure()
-    parts = [(c.code, texts.of(c.label), gray) for c, gray in zip(atlas.communities.values(), GRAYS, strict=True)]
+    colors = grays(len(atlas.communities))  # communities belong to no dimension
+    parts = [(c.code, texts.of(c.label), gray) for c, gray in zip(atlas.communities.values(), colors, strict=True)]
     parts.append(("preprint", texts.either("No venue known", "没有已知的发表处"), LINE))
     lists: dict[str, list[Paper]] = {}
     for index, (code, name, color) in enumerate(parts):
@@ -97,7 +85,6 @@ def venues_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
         for year in reversed(found)
     ]
     papers, preprints = sum(len(y.papers) for y in found), sum(y.preprints for y in found)
-    dark = {color: mixed("#ffffff", color, 0.35) for color in GRAYS}
     return Chart(
         "venues",
         texts("title"),
@@ -106,7 +93,7 @@ def venues_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
         figure,
         rows,
         {key: listed for key, listed in lists.items() if listed},
-        dark_colors() | dark,
+        dark_colors() | colors,
         HEIGHT,
     )
 

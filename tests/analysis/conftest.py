@@ -7,17 +7,27 @@ from typing import Any
 
 import pytest
 
+from taxonomy.entries.checks import EntryFile
+from taxonomy.entries.document import Document
+from taxonomy.entries.entry import Entry
+from taxonomy.entries.vocabulary import Vocabulary
 from taxonomy.store.atlas import Atlas
+from taxonomy.store.reading import read_atlas
+from taxonomy.store.writing import build_store
 
 Papers = dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
-def small(atlas_of: Callable[..., Atlas]) -> Callable[[Papers], Atlas]:
+def small(vocabulary: Vocabulary, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Atlas]:
     """Make an atlas: `small({id: {"primary": [leaves], "secondary": [leaves], "effects": {objective: effect}, …}})`."""
 
-    def make(papers: Papers) -> Atlas:
-        return atlas_of({paper: facts(paper, **given) for paper, given in papers.items()})
+    def make(papers: Papers, vocabulary: Vocabulary = vocabulary) -> Atlas:
+        entries = {paper: Entry.model_validate(facts(paper, **given)) for paper, given in sorted(papers.items())}
+        files = [EntryFile(i, f"papers/2024/{i}.yaml", entry, Document(i)) for i, entry in entries.items()]
+        path = tmp_path_factory.mktemp("store") / "skis.db"
+        build_store(path, vocabulary, files)
+        return read_atlas(path)
 
     return make
 

@@ -113,7 +113,7 @@ def _row(item: Reported) -> Row:
             "factor": gain.factor,
             "percent": gain.percent,
             "up to": "yes" if gain.up_to else "",
-            "what": gain.kind,
+            "kind": gain.kind,
             "against": gain.against,
             "setting": gain.setting,
         }

@@ -1,4 +1,4 @@
-"""What the survey printed, and how our numbers for the same papers differ. The facts are in `published.yaml`."""
+"""What the survey printed, beside the atlas's results for the same papers. The facts are in `published.yaml`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def figure_papers() -> Selection:
 
 @dataclass(frozen=True)
 class Difference:
-    """One printed fact beside ours for the papers of the survey's figure, and for those of its list."""
+    """One printed fact beside the atlas's results: for the papers of the survey's taxonomy figure, and of its list."""
 
     what: str
     printed: str
@@ -46,17 +46,20 @@ class Difference:
 
     @property
     def why(self) -> Words:
-        """Why ours may differ."""
+        """Why the atlas's result may differ."""
         return words(claims("differences")[self.kind])
 
     @property
     def agrees(self) -> bool:
-        """Whether the figure's papers, as we read them, give what was printed."""
+        """Whether the atlas's result for the papers of the figure is what was printed."""
         return self.printed == self.figure
 
 
 def compare(atlas: Atlas) -> list[Difference]:
-    """Compare every number that the survey printed: edges of Figure 6, cells, rows and columns of Table 7."""
+    """Compare what the survey printed: edges of Figure 6; cells, rows and columns of Table 7.
+
+    Raises EmptySelectionError if the atlas has none of the survey's papers.
+    """
     return [*_compare_affinity(atlas), *_compare_effects(atlas)]
 
 

@@ -19,8 +19,8 @@ from analysis.weights import Label
 from taxonomy.store.atlas import Atlas
 from taxonomy.store.terms import Behavior
 
-SURE = 0.05  # rate of false discovery
-Line = list[dict[str, Any]]  # its two nodes
+SIGNIFICANT = 0.05  # false discovery rate
+Ends = list[dict[str, Any]]  # the two nodes of a line
 
 
 def affinity_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
@@ -69,7 +69,7 @@ def affinity_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
             high=first.high,
             isolated=", ".join(code.upper() for code in isolated(found)) or texts.either("none", "无"),
         ),
-        texts("alt", edges=len(found.edges), list=_listed(found.edges, texts)),
+        texts("alt", behaviors=len(found.labels), edges=len(found.edges), list=_listed(found.edges, texts)),
         figure,
         pair_rows(found),
         {pair.key: pair.papers for pair in found.pairs if pair.papers},
@@ -78,8 +78,8 @@ def affinity_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
     )
 
 
-def _line(figure: go.Figure, ends: Line, others: list[Line], pair: Pair, texts: Texts) -> None:
-    """Add a line with a badge on it that can be hovered, clicked and read; the badge keeps clear of other lines."""
+def _line(figure: go.Figure, ends: Ends, others: list[Ends], pair: Pair, texts: Texts) -> None:
+    """Add a line, and on it, away from other lines, a circle with its coefficient to hover and click."""
     x, y = ([node[axis] for node in ends] for axis in ("x", "y"))
     line = {"color": QUIET, "width": 1 + 22 * pair.affinity, "dash": "dash" if pair.inside else "solid"}
     figure.add_scatter(x=x, y=y, mode="lines", line=line, opacity=0.45, hoverinfo="skip")
@@ -99,12 +99,12 @@ def _line(figure: go.Figure, ends: Line, others: list[Line], pair: Pair, texts: 
     )
 
 
-def _between(ends: Line, share: float) -> tuple[float, float]:
+def _between(ends: Ends, share: float) -> tuple[float, float]:
     (x, y), (to_x, to_y) = ((node["x"], node["y"]) for node in ends)
     return x + share * (to_x - x), y + share * (to_y - y)
 
 
-def _distance(place: tuple[float, float], line: Line) -> float:
+def _distance(place: tuple[float, float], line: Ends) -> float:
     """Return how far a place is from the nearest of some points of a line."""
     return min(hypot(place[0] - x, place[1] - y) for x, y in (_between(line, share / 20) for share in range(21)))
 
@@ -113,13 +113,13 @@ def matrix_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
     """Draw the affinity of every pair of behaviors as a heat map."""
     texts, found = Texts("affinity-matrix", language), affinity(atlas, selection)
     names = [label.acronym for label in found.labels if isinstance(label, Behavior)]
-    sure = [pair for pair in found.pairs if pair.q < SURE]
+    significant = [pair for pair in found.pairs if pair.q < SIGNIFICANT]
     caption = texts(
         "caption",
         papers=found.count,
         pairs=len(found.pairs),
-        more=sum(pair.observed > pair.expected for pair in sure),
-        fewer=sum(pair.observed < pair.expected for pair in sure),
+        more=sum(pair.observed > pair.expected for pair in significant),
+        fewer=sum(pair.observed < pair.expected for pair in significant),
     )
     return _heat_map(atlas, found, names, texts, caption, counts=True)
 
@@ -170,7 +170,7 @@ def _heat_map(atlas: Atlas, found: Affinity, names: list[str], texts: Texts, cap
 
 
 def trends_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
-    """Draw how the affinity of each strong pair moved."""
+    """Draw the affinity of each pair that ever reached the threshold, by quarter."""
     texts = Texts("affinity-over-time", language)
     ends, trends = affinity_trends(atlas, selection)
     figure, colors = go.Figure(), free_colors(atlas.dimensions, len(trends))
@@ -246,5 +246,6 @@ def _listed(pairs: Sequence[Pair], texts: Texts) -> str:
 def _hover(pair: Pair, texts: Texts) -> str:
     return (
         f"<b>{_name(pair, texts)}</b><br>T = {pair.affinity:.2f} ({pair.low:.2f} … {pair.high:.2f})"
-        f"<br>{pair.observed} / {pair.expected:.1f}, q = {pair.q:.1g}"
+        f"<br>{texts.either('papers', '论文数')}: {pair.observed}"
+        f"<br>{texts.either('expected', '预期')}: {pair.expected:.1f}, q = {pair.q:.1g}"
     )

@@ -46,7 +46,7 @@ class Chart:
     lists: dict[str, list[Paper]] = field(repr=False)
     dark: dict[str, str] = field(repr=False)
     height: int = 460
-    least: int = 320  # pixels that it needs across
+    least: int = 320  # smallest width in pixels
 
     @property
     def rows(self) -> list[Cells]:
@@ -74,6 +74,11 @@ class Texts:
     def of(self, words: Words) -> str:
         """Return words in the language."""
         return words.get(self.language)
+
+    def column(self, name: str) -> str:
+        """Return the head of a column of the table. Raises KeyError if it has none."""
+        head: str = _texts()["columns"][name][self.language]
+        return head
 
     def either(self, en: str, zh: str) -> str:
         """Return a short label in the language."""

@@ -1,4 +1,4 @@
-"""Behaviors by objectives, drawn as the survey's Table 7."""
+"""The effects of behaviors on objectives, as a matrix in the manner of the survey's Table 7."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MARK = {"direct": "●", "indirect": "○", "none": "–"}
 
 
 def effects_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
-    """Draw one cell for each behavior and objective: how its papers bear on it, and how many report a number."""
+    """Draw the effect of each behavior on each objective, and the share of papers that report a number."""
     texts, table = Texts("effects", language), effects(atlas, selection)
     cells = [[table.cells[label.code, o.code] for o in table.objectives] for label in table.labels]
     colors = tints(atlas.dimensions, 0.5)
@@ -45,7 +45,12 @@ def effects_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
         "effects",
         texts("title"),
         texts("caption", papers=table.count),
-        texts("alt", list=", ".join(starred) or texts.either("none", "无")),
+        texts(
+            "alt",
+            behaviors=len(table.labels),
+            objectives=len(table.objectives),
+            list=", ".join(starred) or texts.either("none", "无"),
+        ),
         figure,
         [_row(cell) for row in cells for cell in row],
         {_key(cell): cell.papers for row in cells for cell in row if cell.papers},
@@ -65,11 +70,11 @@ def _row(cell: Cell) -> Row:
             "behavior": cell.label.code,
             "objective": cell.objective.code,
             "effect": cell.kind,
-            "papers": len(cell.papers),
+            "affecting": len(cell.papers),
             "direct": len(cell.direct),
             "indirect": len(cell.indirect),
-            "with a number": len(cell.gaining),
-            "of": cell.total,
+            "reporting": len(cell.reporting),
+            "primary": cell.total,
             "share": round(cell.share, 4),
             "star": "★" if cell.star else "",
         },
@@ -82,8 +87,9 @@ def _shown(cell: Cell) -> str:
 
 
 def _hover(cell: Cell, texts: Texts) -> str:
+    direct, indirect = texts.either("direct", "直接"), texts.either("indirect", "间接")
     return (
         f"<b>{texts.of(cell.label.label)}<br>{texts.of(cell.objective.label)}</b>"
-        f"<br>● {len(cell.direct)}  ○ {len(cell.indirect)}"
-        f"<br>{len(cell.gaining)} / {cell.total} {texts.either('report a number', '报告数值')}"
+        f"<br>{direct}: {len(cell.direct)}, {indirect}: {len(cell.indirect)}"
+        f"<br>{texts.either('report a number', '报告数值')}: {len(cell.reporting)} / {cell.total}"
     )

@@ -1,4 +1,7 @@
-"""Charts as files: pictures (SVG, PNG), tables (CSV), pages (HTML). The same charts give the same bytes."""
+"""Charts as files: pictures (SVG, PNG), tables (CSV), pages (HTML).
+
+The same charts give the same bytes of SVG, CSV and HTML.
+"""
 
 from __future__ import annotations
 

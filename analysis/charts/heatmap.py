@@ -1,4 +1,4 @@
-"""The heat map of affinities: the lower triangle, one cell for each pair."""
+"""The heat map of affinities: the lower triangle of the matrix, one cell for each pair."""
 
 from __future__ import annotations
 

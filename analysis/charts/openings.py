@@ -1,4 +1,4 @@
-"""White space drawn: the rarest pairs of leaves beside what independence predicts."""
+"""Under-explored pairs of leaves: papers with both beside what independence predicts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHOWN = 15
 
 
 def openings_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
-    """Draw the rarest pairs of leaves: a bar for the papers there are, a diamond for those expected."""
+    """Draw the least likely pairs of leaves: a bar for the papers with both, a diamond for those expected."""
     texts, every = Texts("openings", language), openings(atlas, "leaves", selection)
     found = every[:SHOWN]
     names = [_name(opening, texts) for opening in found]
@@ -26,7 +26,7 @@ def openings_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
         y=names,
         x=[opening.observed for opening in found],
         orientation="h",
-        name=texts.either("papers", "实有论文"),
+        name=texts.either("papers with both", "实有论文"),
         marker={"color": QUIET},
         hoverinfo="skip",
         customdata=[opening.key for opening in found],
@@ -35,7 +35,7 @@ def openings_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
         y=names,
         x=[round(opening.expected, 1) for opening in found],
         mode="markers",
-        name=texts.either("expected", "预期"),
+        name=texts.either("expected under independence", "相互独立时的预期"),
         marker={"symbol": "diamond", "size": 11, "color": PAPER, "line": {"color": INK, "width": 2}},
         hovertemplate="%{y}: %{x:.1f}<extra></extra>",
         customdata=[opening.key for opening in found],

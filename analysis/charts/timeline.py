@@ -1,4 +1,4 @@
-"""Papers over time: by behavior, by venue, with code."""
+"""Papers over time: by behavior, by research community, with code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEIGHT = 400
 
 
 def months_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
-    """Draw papers by month, stacked by what they are about."""
+    """Draw papers by month, stacked by primary behavior."""
     texts, found = Texts("months", language), months(atlas, selection)
     figure = go.Figure()
     for index, behavior in enumerate(atlas.behaviors.values()):
@@ -48,6 +48,7 @@ def months_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
             last=found[-1].month,
             most=len(peak.papers),
             month=peak.month,
+            added=atlas.last_added,
         ),
         texts("alt", first=found[0].month, last=found[-1].month, largest=max(sums, key=sums.__getitem__).upper()),
         figure,
@@ -64,7 +65,7 @@ def venues_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
     figure = go.Figure()
     colors = grays(len(atlas.communities))  # communities belong to no dimension
     parts = [(c.code, texts.of(c.label), gray) for c, gray in zip(atlas.communities.values(), colors, strict=True)]
-    parts.append(("preprint", texts.either("No venue known", "没有已知的发表处"), LINE))
+    parts.append(("preprint", texts.either("No venue", "无发表处"), LINE))
     lists: dict[str, list[Paper]] = {}
     for index, (code, name, color) in enumerate(parts):
         for year in found:
@@ -99,7 +100,7 @@ def venues_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
 
 
 def code_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
-    """Draw the share of papers whose authors' code is known, by year."""
+    """Draw the share of papers whose entry links to the authors' code, by year."""
     texts, found = Texts("code", language), years(atlas, selection)
     shares = [year.with_code / len(year.papers) for year in found]
     figure = go.Figure(

@@ -16,7 +16,7 @@ from analysis.selection import Selection
 from taxonomy.store.atlas import Atlas
 from taxonomy.store.papers import Paper
 
-ENOUGH = 30  # papers, for a year to be shown; the last one always is
+ENOUGH = 30  # papers by the end of a year for it to be shown; the last year always is
 ACROSS = 2
 TALL = 290
 
@@ -27,7 +27,7 @@ def years_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
     down, top = ceil(len(found) / ACROSS), max(pair.affinity for table in found.values() for pair in table.pairs) or 1
     colors = tints(atlas.dimensions, *TINTS)
     titles = [
-        texts.either(f"until {year}: {t.count} papers", f"截至 {year} 年：{t.count} 篇") for year, t in found.items()
+        texts.either(f"up to {year}: {t.count} papers", f"截至 {year} 年：{t.count} 篇") for year, t in found.items()
     ]
     figure = make_subplots(down, ACROSS, subplot_titles=titles, horizontal_spacing=0.1, vertical_spacing=0.3 / down)
     for index, (year, table) in enumerate(found.items()):

@@ -1,4 +1,4 @@
-"""The pages of the analyses: what is drawn on each, and the tables beside the charts."""
+"""The pages of the analyses: the charts on each, and the tables below them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Table:
 
 
 def analysis_pages(atlas: Atlas, w: Wording) -> Iterator[Page]:
-    """Yield the page of each topic, the comparison with the survey, and the page that leads to them."""
+    """Yield the page of each topic, the comparison with the survey, and the page that lists them."""
     pages = [_topic(name, atlas, w) for name in TOPICS]
     if _has_survey(atlas):
         pages.append(_as_printed(atlas, w))
@@ -88,7 +88,7 @@ def _topic(name: str, atlas: Atlas, w: Wording) -> Page:
     text = w(lede)
     context = {
         "text": text,
-        "charts": [shown(chart, atlas, _link) for chart in charts],
+        "charts": [shown(chart, atlas, w, _link) for chart in charts],
         "tables": _tables(name, atlas, w) if atlas.papers else [],
         "papers": papers_of(charts, _link),
     }
@@ -135,7 +135,7 @@ def _rarest(kind: Kind, atlas: Atlas, w: Wording) -> Table:
         ]
         for opening in openings(atlas, kind)[:ROWS]
     ]
-    columns = [w("combination"), w("papers"), w("expected"), w("chance"), w("nearest_papers")]
+    columns = [w("combination"), w("papers"), w("expected"), w("false_discovery_rate"), w("nearest_papers")]
     return Table(kind, w(f"openings_{kind}"), w("openings_text"), columns, rows)
 
 
@@ -156,5 +156,5 @@ def _as_printed(atlas: Atlas, w: Wording) -> Page:
 
 
 def _compared(name: str, title: str, text: str, rows: list[Difference], w: Wording) -> Table:
-    columns = [w("compared"), w("printed"), w("ours_figure"), w("ours_listed")]
+    columns = [w("compared"), w("printed"), w("atlas_figure"), w("atlas_listed")]
     return Table(name, title, text, columns, [[row.what, row.printed, row.figure, row.listed] for row in rows])

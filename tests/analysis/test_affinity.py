@@ -171,7 +171,7 @@ def test_the_network_holds_what_reaches_the_threshold(atlas: Atlas):
 def test_a_threshold_or_a_number_of_draws_that_makes_no_sense_is_refused(atlas: Atlas):
     with pytest.raises(ValueError, match="between 0 and 1"):
         affinity(atlas, threshold=1.5)
-    with pytest.raises(ValueError, match="needs draws"):
+    with pytest.raises(ValueError, match="needs at least one draw"):
         affinity(atlas, draws=0)
 
 

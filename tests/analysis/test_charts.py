@@ -66,7 +66,7 @@ def test_a_row_of_the_table_leads_to_the_list_that_it_names(drawn: Chart):
         return  # a year's row is the sum of several lists; a point of a gain leads to its paper
     assert set(keys) == set(drawn.lists)
     for row in drawn.table:
-        count = row.cells.get("with code", row.cells.get("papers"))
+        count = next((row.cells[name] for name in ("with code", "affecting", "papers") if name in row.cells), None)
         if drawn.name == "openings":  # without a paper of its own, a combination lists the nearest ones
             assert row.key == row.cells["combination"]
         elif count is not None:
@@ -98,7 +98,7 @@ def test_tables_say_what_the_analyses_say(atlas: Atlas):
     table = effects(atlas)
     for row in chart("effects", atlas).rows:
         cell = table.cells[str(row["behavior"]), str(row["objective"])]
-        assert (row["direct"], row["indirect"], row["of"]) == (len(cell.direct), len(cell.indirect), cell.total)
+        assert (row["direct"], row["indirect"], row["primary"]) == (len(cell.direct), len(cell.indirect), cell.total)
 
 
 def test_the_network_draws_one_line_per_pair_and_dashes_those_inside_a_dimension(atlas: Atlas):

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from analysis.charts import CHARTS, chart
 from analysis.charts.chart import Chart
 from analysis.charts.files import csv_text, page, plain
 from skis_site.charts import papers_of, shown
+from skis_site.wording import read_wording
 from taxonomy.exports.escaping import spreadsheet
 from taxonomy.store.atlas import Atlas
 from tests.hostile import ENTRIES, PAYLOADS
@@ -108,10 +110,11 @@ def test_title_caption_and_alternative_text_hold_nothing_of_a_papers_texts(drawn
         assert not TAG.findall(text)
 
 
-def test_what_a_page_of_the_website_is_given_cannot_end_its_script_element(hostile: Atlas):
+def test_what_a_page_of_the_website_is_given_cannot_end_its_script_element(hostile: Atlas, root: Path):
     def link(_: object) -> str:
         return "x.html"
 
     charts = [chart(name, hostile) for name in CHARTS]
-    for data in (papers_of(charts, link), *(shown(drawn, hostile, link).data for drawn in charts)):
+    wording = read_wording(root / "site" / "translations.yaml", "zh")
+    for data in (papers_of(charts, link), *(shown(drawn, hostile, wording, link).data for drawn in charts)):
         assert not re.search("[<>&`\u2028\u2029]", data)

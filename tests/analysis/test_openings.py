@@ -1,4 +1,4 @@
-"""White space: what is rarer than independence predicts, and what is not."""
+"""Research gaps: what is rarer than under independence, and what is not."""
 
 from __future__ import annotations
 

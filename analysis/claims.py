@@ -15,11 +15,17 @@ FILE = Path(__file__).with_name("claims.yaml")
 
 @cache
 def claims(part: str) -> dict[str, Any]:
-    """Return a part of the file: `observations`, `challenges`, `too_few` or `differences`."""
+    """Return a part of the file by its key: `observations`, `challenges`, …"""
     parts: dict[str, dict[str, Any]] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
     return parts[part]
 
 
-def words(text: dict[str, str], **figures: float | str) -> Words:
+def words(text: dict[str, str], **figures: float | str | Words) -> Words:
     """Return a text of the file with its figures filled in."""
-    return Words(*(text[language].format(**figures) for language in LANGUAGES))
+
+    def filled(language: str) -> str:
+        return text[language].format(
+            **{name: value.get(language) if isinstance(value, Words) else value for name, value in figures.items()}
+        )
+
+    return Words(*map(filled, LANGUAGES))

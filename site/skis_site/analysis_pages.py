@@ -156,5 +156,6 @@ def _as_printed(atlas: Atlas, w: Wording) -> Page:
 
 
 def _compared(name: str, title: str, text: str, rows: list[Difference], w: Wording) -> Table:
+    cells: list[list[Cell]] = [[*map(w.of, (row.what, row.printed, row.figure, row.listed))] for row in rows]
     columns = [w("compared"), w("printed"), w("atlas_figure"), w("atlas_listed")]
-    return Table(name, title, text, columns, [[row.what, row.printed, row.figure, row.listed] for row in rows])
+    return Table(name, title, text, columns, cells)

@@ -7,6 +7,10 @@ from typing import Any
 
 import pytest
 
+from analysis.affinity import Affinity, affinity
+from analysis.charts import CHARTS, chart
+from analysis.charts.chart import Chart
+from analysis.selection import SURVEY
 from taxonomy.entries.checks import EntryFile
 from taxonomy.entries.document import Document
 from taxonomy.entries.entry import Entry
@@ -30,6 +34,24 @@ def small(vocabulary: Vocabulary, tmp_path_factory: pytest.TempPathFactory) -> C
         return read_atlas(path)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def everything(atlas: Atlas) -> Affinity:
+    """The affinities of behaviors over all papers, drawn a thousand times: once for all tests."""
+    return affinity(atlas)
+
+
+@pytest.fixture(scope="session")
+def of_the_survey(atlas: Atlas) -> Affinity:
+    """The same over the survey's papers."""
+    return affinity(atlas, SURVEY)
+
+
+@pytest.fixture(scope="session")
+def charts(atlas: Atlas) -> dict[str, Chart]:
+    """Every chart of all papers in English, by name."""
+    return {name: chart(name, atlas) for name in CHARTS}
 
 
 def facts(

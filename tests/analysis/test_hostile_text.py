@@ -34,9 +34,14 @@ def hostile(atlas_of: Callable[..., Atlas]) -> Atlas:
     return atlas_of(ENTRIES)
 
 
+@pytest.fixture(scope="module")
+def charts(hostile: Atlas) -> dict[str, Chart]:
+    return {name: chart(name, hostile) for name in CHARTS}
+
+
 @pytest.fixture(scope="module", params=CHARTS)
-def drawn(request: pytest.FixtureRequest, hostile: Atlas) -> Chart:
-    return chart(request.param, hostile)
+def drawn(request: pytest.FixtureRequest, charts: dict[str, Chart]) -> Chart:
+    return charts[request.param]
 
 
 def texts_in(value: Any) -> Iterator[str]:
@@ -74,8 +79,8 @@ def test_no_cell_of_a_table_begins_like_a_formula(drawn: Chart):
 
 
 @pytest.mark.parametrize("name", GAINS)
-def test_a_table_of_gains_still_says_what_the_papers_say(hostile: Atlas, name: str):
-    rows = [*csv.DictReader(io.StringIO(csv_text(chart(name, hostile))))]
+def test_a_table_of_gains_still_says_what_the_papers_say(charts: dict[str, Chart], name: str):
+    rows = [*csv.DictReader(io.StringIO(csv_text(charts[name])))]
     assert len(rows) == 2 * len(ENTRIES)  # a paper of two leaves stands in both
     said = {cell for row in rows for cell in (row["kind"], row["against"], row["setting"])}
     assert said == {spreadsheet(kept(f"{text} {i}")) for i, text in enumerate(PAYLOADS)}
@@ -87,8 +92,8 @@ def test_no_text_of_a_figure_is_markup(drawn: Chart):
 
 
 @pytest.mark.parametrize("name", GAINS)
-def test_every_payload_reaches_a_gains_figure_as_text(hostile: Atlas, name: str):
-    traces = plain(chart(name, hostile).figure)["data"]
+def test_every_payload_reaches_a_gains_figure_as_text(charts: dict[str, Chart], name: str):
+    traces = plain(charts[name].figure)["data"]
     hovers = " ".join(text for trace in traces for text in texts_in(trace.get("hovertext", "")))
     said = html.unescape(hovers.replace("<br>", " "))
     for payload in PAYLOADS:
@@ -110,11 +115,15 @@ def test_title_caption_and_alternative_text_hold_nothing_of_a_papers_texts(drawn
         assert not TAG.findall(text)
 
 
-def test_what_a_page_of_the_website_is_given_cannot_end_its_script_element(hostile: Atlas, root: Path):
+def test_what_a_page_of_the_website_is_given_cannot_end_its_script_element(
+    hostile: Atlas, charts: dict[str, Chart], root: Path
+):
     def link(_: object) -> str:
         return "x.html"
 
-    charts = [chart(name, hostile) for name in CHARTS]
     wording = read_wording(root / "site" / "translations.yaml", "zh")
-    for data in (papers_of(charts, link), *(shown(drawn, hostile, wording, link).data for drawn in charts)):
+    for data in (
+        papers_of([*charts.values()], link),
+        *(shown(drawn, hostile, wording, link).data for drawn in charts.values()),
+    ):
         assert not re.search("[<>&`\u2028\u2029]", data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -158,14 +159,19 @@ class TestWhatTheSurveyPrinted:
                 assert atlas.by_id[paper].survey
 
     @pytest.mark.parametrize(
-        "what", ["strongest pair", "without an edge", "hae–cdo", "ovlp–hae", "ovlp–mho", "kvs–kvrm"]
+        "what", ["strongest pair", "behaviors without an edge", "HAE–CDO", "OVLP–HAE", "OVLP–MHO", "KVS–KVRM"]
     )
     def test_what_we_reproduce(self, atlas: Atlas, what: str):
-        assert next(d for d in compare(atlas) if d.what == what).agrees
+        assert next(d for d in compare(atlas) if d.what.en == what).agrees
 
     def test_every_printed_number_is_compared(self, atlas: Atlas):
         rows = compare(atlas)
         assert len({row.what for row in rows}) == len(rows)
-        assert sum(" on " in row.what and not row.what.startswith("papers") for row in rows) == 49
-        assert sum(row.what.startswith("papers") for row in rows) == 14
+        assert sum(row.kind in ("star", "kind") for row in rows) == 7 * 7
+        assert sum(row.kind == "density" for row in rows) == 7 + 7
+        for row in rows:
+            for said in (row.what, row.printed, row.figure, row.listed, row.why):
+                assert said.en
+                assert said.zh
+                assert not re.search("[\u4e00-\u9fff]", said.en)
         assert len(figure_papers().papers(atlas)) == 116

@@ -65,7 +65,7 @@ def compare(atlas: Atlas) -> list[Difference]:
 
 def _compare_affinity(atlas: Atlas) -> list[Difference]:
     facts = published()
-    figure, listed = (affinity(atlas, s, threshold=facts["threshold"]) for s in (figure_papers(), SURVEY))
+    figure, listed = (affinity(atlas, s, threshold=facts["threshold"], draws=1) for s in (figure_papers(), SURVEY))
     pair, printed = facts["strongest"]["pair"], {frozenset(edge) for edge in facts["edges"]}
     rows = [
         Difference(_what("strongest"), _value(_pair(*pair)), _strongest(figure), _strongest(listed), "strongest"),

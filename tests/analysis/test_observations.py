@@ -12,7 +12,7 @@ import pytest
 from analysis.challenges import challenges
 from analysis.claims import claims
 from analysis.observations import observations
-from analysis.published import compare, figure_papers, published
+from analysis.published import Difference, compare, figure_papers, published
 from analysis.selection import Selection
 from taxonomy.store.atlas import Atlas
 
@@ -152,6 +152,10 @@ def test_challenges_name_the_papers_that_work_on_them(atlas: Atlas):
 
 
 class TestWhatTheSurveyPrinted:
+    @pytest.fixture(scope="class")
+    def compared(self, atlas: Atlas) -> list[Difference]:
+        return compare(atlas)
+
     def test_its_papers_are_placed_as_in_its_figure(self, atlas: Atlas):
         for leaf, papers in published()["papers"].items():
             for paper in papers:
@@ -161,11 +165,11 @@ class TestWhatTheSurveyPrinted:
     @pytest.mark.parametrize(
         "what", ["strongest pair", "behaviors without an edge", "HAE–CDO", "OVLP–HAE", "OVLP–MHO", "KVS–KVRM"]
     )
-    def test_what_we_reproduce(self, atlas: Atlas, what: str):
-        assert next(d for d in compare(atlas) if d.what.en == what).agrees
+    def test_what_we_reproduce(self, compared: list[Difference], what: str):
+        assert next(d for d in compared if d.what.en == what).agrees
 
-    def test_every_printed_number_is_compared(self, atlas: Atlas):
-        rows = compare(atlas)
+    def test_every_printed_number_is_compared(self, atlas: Atlas, compared: list[Difference]):
+        rows = compared
         assert len({row.what for row in rows}) == len(rows)
         assert sum(row.kind in ("star", "kind") for row in rows) == 7 * 7
         assert sum(row.kind == "density" for row in rows) == 7 + 7

@@ -151,11 +151,12 @@ def test_challenges_name_the_papers_that_work_on_them(atlas: Atlas):
     assert by_code["C6"].papers == []
 
 
-class TestWhatTheSurveyPrinted:
-    @pytest.fixture(scope="class")
-    def compared(self, atlas: Atlas) -> list[Difference]:
-        return compare(atlas)
+@pytest.fixture(scope="module")
+def compared(atlas: Atlas) -> list[Difference]:
+    return compare(atlas)
 
+
+class TestWhatTheSurveyPrinted:
     def test_its_papers_are_placed_as_in_its_figure(self, atlas: Atlas):
         for leaf, papers in published()["papers"].items():
             for paper in papers:

@@ -119,7 +119,7 @@ def _newest(atlas: Atlas, w: Wording) -> Table:
         ]
         for found in combinations_by_age(atlas)[:NEWEST]
     ]
-    columns = [w("combination"), w("since"), w("first_paper"), w("papers")]
+    columns = [texts.column("combination"), w("since"), w("first_paper"), texts.column("papers")]
     return Table("newest", w("newest_combinations"), w("newest_combinations_text"), columns, rows)
 
 
@@ -135,7 +135,7 @@ def _rarest(kind: Kind, atlas: Atlas, w: Wording) -> Table:
         ]
         for opening in openings(atlas, kind)[:ROWS]
     ]
-    columns = [w("combination"), w("papers"), w("expected"), w("false_discovery_rate"), w("nearest_papers")]
+    columns = [texts.column(name) for name in ("combination", "papers", "expected", "q", "nearest")]
     return Table(kind, w(f"openings_{kind}"), w("openings_text"), columns, rows)
 
 

@@ -1,12 +1,13 @@
-"""What the atlas says as a whole: affinities, effects, observations, trends, openings and gains, and charts of them.
+"""Analyses of the whole atlas: affinities, effects, observations, trends, research gaps and gains, and their charts.
 
 >>> import analysis
 >>> atlas = analysis.load()                      # the store of the last build
 >>> analysis.affinity(atlas).edges[0].key
->>> analysis.observations(atlas, analysis.Selection(until="2025-06"))
+>>> analysis.observations(atlas, analysis.Selection(until="2025-06"))["O6"].today.reason.en
+>>> analysis.chart("effects", atlas).rows        # of which `pandas.DataFrame` makes a table
 
-Every function takes an atlas and, if not all papers are meant, a `Selection`; it returns plain values (lists of frozen
-dataclasses, of which `pandas.DataFrame` makes tables).
+An analysis takes an atlas and, if not all papers are meant, a `Selection`; it returns plain values: frozen dataclasses,
+in lists or by code. (`compare` always takes the survey's papers; `network` takes affinities.)
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from analysis.affinity import affinity
+from analysis.challenges import challenges
 from analysis.charts import chart
 from analysis.effects import effects
 from analysis.gains import reported, spreads
 from analysis.network import network
-from analysis.observations import challenges, observations
+from analysis.observations import observations
 from analysis.openings import openings
 from analysis.published import compare
 from analysis.selection import EmptySelectionError, Selection

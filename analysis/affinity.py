@@ -1,15 +1,15 @@
-"""Co-design affinity: how often two behaviors (or leaves) are exhibited by the same papers, as the survey computes it.
+"""Co-design affinity: how often two behaviors (or leaves) occur in the same papers, as the survey computes it.
 
-With W [papers, labels] from `analysis.weights`, C = WᵀW and T_ij = C_ij / (C_ii + C_jj − C_ij), the Tanimoto
-coefficient of weighted sets: 1 for a label with itself, 0 for two that never meet. An edge stands where T reaches the
-threshold.
+The co-occurrence matrix is C = WᵀW, with W [papers, labels] from `analysis.weights`. The affinity of two labels is
+their Tanimoto coefficient T_ij = C_ij / (C_ii + C_jj − C_ij): 1 if both have the same weight in every paper, 0 if no
+paper has both. Two labels have an edge if T reaches the threshold.
 
-A coefficient does not say whether a pair is more frequent than chance, so each pair also has
-- the papers that exhibit both, and how many there would be if the two were independent, n_i n_j / n;
-- Fisher's exact test (two-sided) of that independence, and its false discovery rate over all pairs (Benjamini and
+A coefficient does not say whether a pair is more frequent than by chance, so each pair also has
+- the papers with both labels, and their expected number if the two were independent, n_i n_j / n;
+- the two-sided p of Fisher's exact test of independence, and q, its false discovery rate over all pairs (Benjamini and
   Hochberg);
-- a 95 % bootstrap interval of T: papers drawn again with replacement.
-Independence is a rough yardstick here: a paper has few labels, so that one label leaves less room for the others.
+- a 95 % bootstrap interval of T (percentiles; papers are drawn with replacement).
+Independence is a rough reference: a paper has few labels, so each makes every other one less likely.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from taxonomy.store.papers import Paper
 
 THRESHOLD = 0.14  # the survey's
 DRAWS = 1000
-CHUNK = 50_000  # numbers drawn at a time
+DRAWN_AT_ONCE = 1_000_000  # multiplicities of papers, which bounds the memory
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two labels: their affinity with its interval, the papers that exhibit both (newest first), what chance says."""
+    """Two labels: their affinity with its interval, the papers with both (newest first), the test of independence."""
 
     one: Label
     other: Label
@@ -48,7 +48,7 @@ class Pair:
 
     @property
     def observed(self) -> int:
-        """How many papers exhibit both."""
+        """How many papers have both."""
         return len(self.papers)
 
     @property
@@ -70,8 +70,8 @@ class Affinity:
     level: Level
     threshold: float
     labels: list[Label]
-    primary: list[int]  # papers that are about each label
-    present: list[int]  # papers that exhibit it, in whatever role
+    primary: list[int]  # papers with each label as a primary one
+    present: list[int]  # papers with it, primary or secondary
     count: int  # papers in all
     co_occurrence: Matrix = field(repr=False)  # C
     tanimoto: Matrix = field(repr=False)  # T
@@ -91,7 +91,7 @@ class Affinity:
         raise KeyError(f"no pair of {one} and {other}")
 
     def chance_above(self, pair: Pair, other: Pair) -> float:
-        """Return the share of draws in which `pair` is stronger than `other`; a tie counts as half."""
+        """Return the share of bootstrap samples in which `pair` is stronger than `other`; a tie counts as half."""
         order = {frozenset(p): i for i, p in enumerate(combinations([label.code for label in self.labels], 2))}
         mine, its = (order[frozenset((p.one.code, p.other.code))] for p in (pair, other))
         return float((np.sign(self.samples[:, mine] - self.samples[:, its]) + 1).mean() / 2)
@@ -115,7 +115,7 @@ def affinity(
     if not 0 <= threshold <= 1:
         raise ValueError(f"a threshold lies between 0 and 1, not at {threshold}")
     if draws < 1:
-        raise ValueError(f"an interval needs draws, not {draws}")
+        raise ValueError(f"an interval needs at least one draw, not {draws}")
     papers = selection.papers(atlas)
     columns = labels(atlas, level)
     matrix = weights(papers, columns, level)
@@ -148,11 +148,11 @@ def _samples(matrix: Matrix, draws: int, seed: int) -> Matrix:
     """Return T of each pair in each draw [draws, pairs]."""
     count, columns = matrix.shape
     first, second = np.triu_indices(columns, 1)
-    # C of a draw is a weighted sum over papers of what each contributes, so all draws are one matrix product
+    # C of a sample is the sum over papers of their contribution times their multiplicity: one matrix product for all
     parts = np.hstack([matrix[:, first] * matrix[:, second], matrix**2])
     random = np.random.default_rng(seed)
     even = np.full(count, 1 / count)
-    step = max(1, CHUNK * 20 // count)
+    step = max(1, DRAWN_AT_ONCE // count)
     times = (random.multinomial(count, even, size=min(step, draws - begin)) for begin in range(0, draws, step))
     sums = np.vstack([drawn @ parts for drawn in times])
     both, own = sums[:, : len(first)], sums[:, len(first) :]
@@ -187,6 +187,6 @@ def _pairs(
 
 
 def _independent(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
-    """Return the chance of a table at least as unlikely, if the two were independent: Fisher's exact test."""
+    """Return the two-sided p of Fisher's exact test that two labels are independent."""
     table = np.array([[(one & other).sum(), (one & ~other).sum()], [(~one & other).sum(), (~one & ~other).sum()]])
     return float(fisher_exact(table).pvalue)

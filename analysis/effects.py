@@ -1,8 +1,8 @@
-"""Behavior by objective (the survey's Table 7): which behaviors bear on which system metrics, and how.
+"""The effects of behaviors on objectives (the survey's Table 7): which system metrics they affect, and how.
 
-A cell looks at the papers that are *about* a behavior (or leaf). It is direct if at least half of those that bear on
-the objective aim at it, indirect if fewer do, none if no paper bears on it. Its star stands for a reported gain in at
-least 70 % of the behavior's papers.
+A cell counts the papers whose primary behavior (or leaf) it is. Its effect is direct if the objective is a direct
+target of at least half of those that affect it, indirect if of fewer, none if no paper affects it. Its star says that
+at least 70 % of the behavior's papers report a number for the objective.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ class Cell:
 
     label: Label
     objective: Objective
-    total: int  # papers about the label
+    total: int  # papers with the label as a primary one
     direct: list[Paper] = field(repr=False)
     indirect: list[Paper] = field(repr=False)
-    gaining: list[Paper] = field(repr=False)  # report a number
+    reporting: list[Paper] = field(repr=False)  # report a number
 
     @property
     def papers(self) -> list[Paper]:
-        """All that bear on the objective: first those that aim at it."""
+        """All that affect the objective: first those with a direct effect."""
         return self.direct + self.indirect
 
     @property
     def kind(self) -> Kind:
-        """Whether its papers mostly aim at the objective."""
+        """Whether the objective is a direct target of at least half of the papers that affect it."""
         if not self.papers:
             return "none"
         return "direct" if 2 * len(self.direct) >= len(self.papers) else "indirect"
 
     @property
     def share(self) -> float:
-        """Share of the label's papers that report a gain."""
-        return len(self.gaining) / self.total if self.total else 0.0
+        """Share of the label's papers that report a number."""
+        return len(self.reporting) / self.total if self.total else 0.0
 
     @property
     def star(self) -> bool:
@@ -63,8 +63,8 @@ class Effects:
     labels: list[Label]
     objectives: list[Objective]
     cells: dict[tuple[str, str], Cell] = field(repr=False)  # by the codes of label and objective
-    rows: dict[str, int]  # papers about each label
-    columns: dict[str, int]  # papers that bear on each objective
+    rows: dict[str, int]  # papers with each label as a primary one
+    columns: dict[str, int]  # papers that affect each objective
     count: int
 
 
@@ -87,7 +87,7 @@ def effects(atlas: Atlas, selection: Selection = EVERYTHING, *, level: Level = "
 
 
 def effect_on(paper: Paper, objective: str) -> Effect | None:
-    """Return how a paper bears on an objective, if it does."""
+    """Return the effect of a paper on an objective, if it has one."""
     return next((effect for effect in paper.effects if effect.objective.code == objective), None)
 
 

@@ -1,6 +1,6 @@
-"""What papers report: every number, by objective and leaf. They are not comparable across papers.
+"""The gains that papers report, by objective and leaf. Gains are not comparable across papers.
 
-Each stands against its authors' own baseline, models, hardware and load; many are the best case ("up to").
+Each is relative to its authors' own baseline, models, hardware and load; many are the best case ("up to").
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from taxonomy.store.terms import Leaf, Objective
 
 @dataclass(frozen=True)
 class Reported:
-    """One number of a paper, with a leaf that the paper is about (a paper of two leaves appears in both)."""
+    """One gain of a paper, in one of its primary leaves (a paper with two has each gain in both)."""
 
     paper: Paper
     leaf: Leaf
@@ -49,7 +49,7 @@ class Spread:
 
 
 def reported(atlas: Atlas, selection: Selection = EVERYTHING) -> list[Reported]:
-    """Return every reported number, in the order of objectives and leaves, papers newest first."""
+    """Return every reported gain, in the order of objectives and leaves, papers newest first."""
     order = {code: index for index, code in enumerate(atlas.objectives)}
     leaves = {code: index for index, code in enumerate(atlas.leaves)}
     found = [
@@ -63,9 +63,9 @@ def reported(atlas: Atlas, selection: Selection = EVERYTHING) -> list[Reported]:
 
 
 def spreads(atlas: Atlas, selection: Selection = EVERYTHING) -> list[Spread]:
-    """Return the factors above 1 by objective, leaf and "up to"; what is stated as a percentage is left out.
+    """Return the factors above 1 by objective, leaf and "up to"; percentages are left out.
 
-    A factor of 1 or less is a cost or no change, so it belongs to no gain.
+    A factor of 1 or less is a cost or no change, so it is left out too.
     """
     groups: dict[tuple[str, str, bool], list[Reported]] = {}
     for item in reported(atlas, selection):

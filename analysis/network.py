@@ -1,4 +1,4 @@
-"""Affinities as a networkx graph, to be drawn or asked."""
+"""Affinities as a networkx graph, for drawing and graph algorithms."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from analysis.affinity import Affinity
 def network(affinity: Affinity) -> nx.Graph[str]:
     """Return a node for each label and an edge for each pair that reaches the threshold.
 
-    Nodes carry `label`, `papers` (about it), `dimension` and the coordinates `x`, `y`; edges `weight` (T), `inside` and
-    `pair`. The coordinates are a spring layout that begins at a circle in the order of the vocabulary: the same
-    numbers give the same picture.
+    Nodes carry `label`, `papers` (with it as a primary label), `dimension` and the coordinates `x`, `y`; edges carry
+    `weight` (T), `inside` and `pair`. The coordinates are on a circle, in the order of the vocabulary, whatever the
+    edges: pictures of two selections can be compared.
     """
     graph: nx.Graph[str] = nx.Graph()
     for label, papers in zip(affinity.labels, affinity.primary, strict=True):

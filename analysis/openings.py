@@ -1,8 +1,9 @@
-"""White space: combinations that are rarer than independence predicts, a list of research openings.
+"""Research gaps: combinations of labels, or of leaves and objectives, that are rarer than under independence.
 
-For two labels, or a behavior and an objective, the chance of so few papers together is hypergeometric; for three labels
-it is binomial with the product of their shares. Rates of false discovery (Benjamini-Hochberg) are over all combinations
-of a kind. What is rare may be impossible or useless; the nearest existing papers help to tell.
+The p of a combination is the probability of so few papers, or fewer, under independence: for two parts it is
+hypergeometric, for three binomial with the product of their shares. Its q is the false discovery rate (Benjamini and
+Hochberg) over the combinations of its kind with at least 3 expected papers. A rare combination may also be infeasible
+or useless; the nearest papers help to judge.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ Kind = Literal["behaviors", "leaves", "triples", "leaf-triples", "objectives"]
 KINDS: tuple[Kind, ...] = ("behaviors", "leaves", "triples", "leaf-triples", "objectives")
 TRIPLES = ("triples", "leaf-triples")
 NEAREST = 3
-LEAST = 3.0  # fewer expected papers than this are no finding
+LEAST = 3.0  # expected papers: a combination with fewer is not tested
 Column = tuple[Label | Objective, NDArray[np.float64]]
 Parts = tuple[Column, ...]
 
 
 @dataclass(frozen=True)
 class Opening:
-    """A combination, how many papers exhibit it, how many independence predicts, and the nearest papers."""
+    """A combination, the papers with all its parts, how many independence predicts, and the nearest papers."""
 
     parts: tuple[Label | Objective, ...]
     papers: list[Paper] = field(repr=False)
@@ -45,7 +46,7 @@ class Opening:
 
     @property
     def observed(self) -> int:
-        """How many papers exhibit all parts."""
+        """How many papers have all parts."""
         return len(self.papers)
 
     @property
@@ -100,7 +101,7 @@ def _weight(paper: Paper, objective: str) -> float:
 
 
 def _measured(parts: Parts, papers: Sequence[Paper]) -> tuple[Parts, list[Paper], float, float]:
-    """Return the parts, the papers with all of them, how many were expected, and the chance of so few."""
+    """Return the parts, the papers with all of them, how many independence predicts, and p."""
     there = np.array([column > 0 for _, column in parts])
     sizes, count = there.sum(1), len(papers)
     both = [papers[row] for row in np.flatnonzero(there.all(0)).tolist()]

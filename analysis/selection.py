@@ -1,4 +1,4 @@
-"""Which papers an analysis looks at."""
+"""The papers that an analysis is made over."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from taxonomy.store.terms import Behavior, Dimension, Leaf
 
 
 class EmptySelectionError(ValueError):
-    """No paper is left to look at; the message says what was asked for."""
+    """A selection has no papers; the message says what was asked for."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Conditions that a paper has to meet; none given, every paper does.
+    """Conditions that a paper has to meet; without any, every paper does.
 
     Args:
         until, since: first public by then, or from then on: YYYY, YYYY-MM or YYYY-MM-DD, the named day, month or year

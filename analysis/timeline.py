@@ -1,4 +1,4 @@
-"""What moved: papers over time by behavior, venues, code, affinities, and which combinations are new."""
+"""Trends: papers over time by behavior, community and code; affinities over time; the newest combinations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from taxonomy.store.terms import Behavior, Community
 
 @dataclass(frozen=True)
 class Month:
-    """The papers first public in a month, by the behaviors that they are about (a paper of two counts in both)."""
+    """The papers first public in a month, and their number by primary behavior (a paper with two counts in both)."""
 
     month: str  # YYYY-MM
     papers: list[Paper] = field(repr=False)
@@ -24,7 +24,7 @@ class Month:
 
 
 def months(atlas: Atlas, selection: Selection = EVERYTHING) -> list[Month]:
-    """Return every month from the first paper's to the last one's, those without papers too."""
+    """Return every month from the first paper's to the last one's, including months without papers."""
     papers = selection.papers(atlas)
     by_month: dict[str, list[Paper]] = {}
     for paper in papers:
@@ -44,7 +44,7 @@ def _span(first: str, last: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Year:
-    """The papers first public in a year: where they were published since, and how many name the authors' code."""
+    """The papers first public in a year: how many each community published, and how many link to the authors' code."""
 
     year: int
     papers: list[Paper] = field(repr=False)
@@ -72,7 +72,7 @@ def _year(year: int, papers: list[Paper], communities: dict[str, Community]) -> 
 
 @dataclass(frozen=True)
 class Trend:
-    """The affinity of two behaviors by the end of each quarter, over all papers until then."""
+    """The affinity of two behaviors at the end of each quarter, over all papers up to then."""
 
     one: Behavior
     other: Behavior
@@ -80,9 +80,10 @@ class Trend:
 
 
 def affinity_trends(atlas: Atlas, selection: Selection = EVERYTHING) -> tuple[list[str], list[Trend]]:
-    """Return the quarters' last months, and a trend for each pair that reaches the threshold in one of them.
+    """Return the last month of each quarter, and a trend for each pair that reaches the threshold in one of them.
 
-    The first quarter is that in which the atlas has 30 papers: earlier numbers stand on too little.
+    The last quarter ends with the newest paper. The first is the one by whose end there are 30 papers (or all, if there
+    are fewer): coefficients of fewer papers are noise.
     """
     papers = sorted(selection.papers(atlas), key=lambda paper: paper.published)
     behaviors = [*atlas.behaviors.values()]
@@ -102,7 +103,7 @@ def affinity_trends(atlas: Atlas, selection: Selection = EVERYTHING) -> tuple[li
 
 @dataclass(frozen=True)
 class Combination:
-    """Two labels, the paper that first exhibited both, and how many do by now."""
+    """Two labels, the first paper with both, and how many papers have both by now."""
 
     one: Label
     other: Label
@@ -111,7 +112,7 @@ class Combination:
 
 
 def combinations_by_age(atlas: Atlas, selection: Selection = EVERYTHING, *, level: Level = "leaf") -> list[Combination]:
-    """Return every combination of two labels that some paper exhibits, the newest first."""
+    """Return every combination of two labels that some paper has, the newest first."""
     order = {label.code: index for index, label in enumerate(labels(atlas, level))}
     found: dict[tuple[str, str], Combination] = {}
     for paper in sorted(selection.papers(atlas), key=lambda paper: (paper.published, paper.id)):

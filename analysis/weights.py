@@ -1,4 +1,4 @@
-"""Papers as rows of numbers: 1 in what a paper is about, 0.5 in what it also does, 0 elsewhere."""
+"""Papers as rows of weights: 1 for a primary label, 0.5 for a secondary one, 0 for any other."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def label_of(placement: Placement, level: Level) -> Label:
 
 
 def weights(papers: Sequence[Paper], columns: Iterable[Label], level: Level) -> Matrix:
-    """Return W [papers, columns]. Of several placements below one behavior the weightiest counts."""
+    """Return W [papers, columns]. Of several placements in one behavior, the one with the largest weight counts."""
     place = {label.code: index for index, label in enumerate(columns)}
     matrix = np.zeros((len(papers), len(place)))
     for row, paper in enumerate(papers):

@@ -105,12 +105,13 @@ def hostile_entry(number: int, payload: str) -> dict[str, Any]:
             {"leaf": "kvs", "role": "primary", "technique": {"en": text}, "source": "abstract"},
         ],
         "effects": {
-            "energy": {
+            objective: {
                 "effect": "direct",
                 "source": "abstract",
                 "note": text,
                 "gains": [{"factor": 2, "kind": text, "against": text, "setting": text}],
             }
+            for objective in ("energy", "mean-latency", "throughput", "gpu-memory")  # the last three have charts
         },
         "evaluation": {"models": [text], "hardware": [text], "baselines": [text]},
         "traits": {"quantization": {"outliers": text, "regions": text}},

@@ -9,20 +9,9 @@ from typing import Any
 import plotly.graph_objects as go
 
 from analysis.affinity import THRESHOLD, Affinity, Pair, affinity
-from analysis.charts.chart import (
-    LEGEND,
-    LINE,
-    PAPER,
-    QUIET,
-    Chart,
-    Row,
-    Texts,
-    color_of,
-    dark_colors,
-    layout,
-    mixed,
-)
-from analysis.charts.heatmap import AXIS, DARK_SCALE, heat_map, value
+from analysis.charts.chart import LEGEND, Chart, Row, Texts, layout
+from analysis.charts.colors import LINE, PAPER, QUIET, color_of, dark_colors, dash, free_colors, mark, tints
+from analysis.charts.heatmap import AXIS, TINTS, heat_map, value
 from analysis.network import isolated, network
 from analysis.selection import Selection
 from analysis.timeline import affinity_trends
@@ -30,11 +19,8 @@ from analysis.weights import Label
 from taxonomy.store.atlas import Atlas
 from taxonomy.store.terms import Behavior
 
-SURE = 0.05  # rate of false discovery
-Line = list[dict[str, Any]]  # its two nodes
-COLORS = ("#5b3f8f", "#a8480a", "#1f5fae", "#0b7261", "#8a6d00", "#9c2f5f", "#49586a", "#2f7fb5")
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-MARKS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "pentagon")
+SIGNIFICANT = 0.05  # false discovery rate
+Ends = list[dict[str, Any]]  # the two nodes of a line
 
 
 def affinity_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
@@ -83,7 +69,7 @@ def affinity_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
             high=first.high,
             isolated=", ".join(code.upper() for code in isolated(found)) or texts.either("none", "无"),
         ),
-        texts("alt", edges=len(found.edges), list=_listed(found.edges, texts)),
+        texts("alt", behaviors=len(found.labels), edges=len(found.edges), list=_listed(found.edges, texts)),
         figure,
         pair_rows(found),
         {pair.key: pair.papers for pair in found.pairs if pair.papers},
@@ -92,11 +78,10 @@ def affinity_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
     )
 
 
-def _line(figure: go.Figure, ends: Line, others: list[Line], pair: Pair, texts: Texts) -> None:
-    """Add a line with a badge on it that can be hovered, clicked and read; the badge keeps clear of other lines."""
+def _line(figure: go.Figure, ends: Ends, others: list[Ends], pair: Pair, texts: Texts) -> None:
+    """Add a line, and on it, away from other lines, a circle with its coefficient to hover and click."""
     x, y = ([node[axis] for node in ends] for axis in ("x", "y"))
-    dash = "dash" if pair.inside else "solid"
-    line = {"color": QUIET, "width": 1 + 22 * pair.affinity, "dash": dash}
+    line = {"color": QUIET, "width": 1 + 22 * pair.affinity, "dash": "dash" if pair.inside else "solid"}
     figure.add_scatter(x=x, y=y, mode="lines", line=line, opacity=0.45, hoverinfo="skip")
     places = [_between(ends, share / 100) for share in range(35, 66, 5)]
     best = max(places, key=lambda place: min((_distance(place, other) for other in others), default=0))
@@ -114,12 +99,12 @@ def _line(figure: go.Figure, ends: Line, others: list[Line], pair: Pair, texts: 
     )
 
 
-def _between(ends: Line, share: float) -> tuple[float, float]:
+def _between(ends: Ends, share: float) -> tuple[float, float]:
     (x, y), (to_x, to_y) = ((node["x"], node["y"]) for node in ends)
     return x + share * (to_x - x), y + share * (to_y - y)
 
 
-def _distance(place: tuple[float, float], line: Line) -> float:
+def _distance(place: tuple[float, float], line: Ends) -> float:
     """Return how far a place is from the nearest of some points of a line."""
     return min(hypot(place[0] - x, place[1] - y) for x, y in (_between(line, share / 20) for share in range(21)))
 
@@ -128,15 +113,15 @@ def matrix_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
     """Draw the affinity of every pair of behaviors as a heat map."""
     texts, found = Texts("affinity-matrix", language), affinity(atlas, selection)
     names = [label.acronym for label in found.labels if isinstance(label, Behavior)]
-    sure = [pair for pair in found.pairs if pair.q < SURE]
+    significant = [pair for pair in found.pairs if pair.q < SIGNIFICANT]
     caption = texts(
         "caption",
         papers=found.count,
         pairs=len(found.pairs),
-        more=sum(pair.observed > pair.expected for pair in sure),
-        fewer=sum(pair.observed < pair.expected for pair in sure),
+        more=sum(pair.observed > pair.expected for pair in significant),
+        fewer=sum(pair.observed < pair.expected for pair in significant),
     )
-    return _heat_map(found, names, texts, caption, 430, counts=True)
+    return _heat_map(atlas, found, names, texts, caption, counts=True)
 
 
 def leaves_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
@@ -146,17 +131,20 @@ def leaves_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
     caption = texts(
         "caption", papers=found.count, pairs=len(found.pairs), edges=len(found.edges), threshold=found.threshold
     )
-    return _heat_map(found, names, texts, caption, 620, counts=False)
+    return _heat_map(atlas, found, names, texts, caption, counts=False)
 
 
-def _heat_map(found: Affinity, names: list[str], texts: Texts, caption: str, height: int, *, counts: bool) -> Chart:
+def _heat_map(atlas: Atlas, found: Affinity, names: list[str], texts: Texts, caption: str, *, counts: bool) -> Chart:
     def shown(pair: Pair) -> str:
         return f"{value(pair)}<br><span style='font-size:10px'>{pair.observed}</span>" if counts else value(pair)
 
+    colors = tints(atlas.dimensions, *TINTS)
+    height = 70 + 60 * (len(names) - 1) if counts else 140 + 40 * (len(names) - 1)
     figure = go.Figure(
         heat_map(
             found,
             names,
+            colors=[*colors],
             shown=shown,
             hover=lambda pair: _hover(pair, texts),
             key=lambda pair: pair.key,
@@ -175,26 +163,26 @@ def _heat_map(found: Affinity, names: list[str], texts: Texts, caption: str, hei
         figure,
         pair_rows(found),
         {pair.key: pair.papers for pair in found.pairs if pair.papers},
-        dark_colors() | DARK_SCALE,
+        dark_colors() | colors,
         height,
-        320 if counts else 600,
+        max(320, 45 * len(names)),
     )
 
 
 def trends_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
-    """Draw how the affinity of each strong pair moved."""
+    """Draw the affinity of each pair that ever reached the threshold, by quarter."""
     texts = Texts("affinity-over-time", language)
     ends, trends = affinity_trends(atlas, selection)
-    figure = go.Figure()
-    for index, trend in enumerate(trends):
+    figure, colors = go.Figure(), free_colors(atlas.dimensions, len(trends))
+    for index, (trend, color) in enumerate(zip(trends, colors, strict=True)):
         name = f"{trend.one.acronym}–{trend.other.acronym}"
         figure.add_scatter(
             x=[f"{end}-01" for end in ends],
             y=[round(value, 4) for value in trend.values],
             name=name,
             mode="lines+markers",
-            line={"color": COLORS[index % len(COLORS)], "dash": DASHES[index % len(DASHES)], "width": 2},
-            marker={"symbol": MARKS[index % len(MARKS)], "size": 7},
+            line={"color": color, "dash": dash(index), "width": 2},
+            marker={"symbol": mark(index), "size": 7},
             hovertemplate=f"{name}: %{{y:.2f}} (%{{x|%Y-%m}})<extra></extra>",
             customdata=[f"{trend.one.code}+{trend.other.code}"] * len(ends),
         )
@@ -203,8 +191,8 @@ def trends_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
     figure.update_yaxes(rangemode="tozero", title={"text": texts.either("affinity (Tanimoto)", "亲和度（Tanimoto）")})
     papers = {pair.key: pair.papers for pair in affinity(atlas, selection, draws=1).pairs}
     keys = [f"{trend.one.code}+{trend.other.code}" for trend in trends]
-    rows: list[Row] = [
-        {"pair": key, "until": end, "affinity": round(value, 4)}
+    rows = [
+        Row({"pair": key, "until": end, "affinity": round(value, 4)}, key if papers[key] else "")
         for key, trend in zip(keys, trends, strict=True)
         for end, value in zip(ends, trend.values, strict=True)
     ]
@@ -217,7 +205,7 @@ def trends_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
         figure,
         rows,
         {key: papers[key] for key in keys if papers[key]},
-        dark_colors() | {color: mixed(color, "#ffffff", 0.5) for color in COLORS},
+        dark_colors() | colors,
         440,
     )
 
@@ -225,16 +213,19 @@ def trends_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
 def pair_rows(found: Affinity) -> list[Row]:
     """Return the table of a selection's pairs, strongest first."""
     return [
-        {
-            "pair": pair.key,
-            "affinity": round(pair.affinity, 4),
-            "low": round(pair.low, 4),
-            "high": round(pair.high, 4),
-            "papers": pair.observed,
-            "expected": round(pair.expected, 1),
-            "p": float(f"{pair.p:.3g}"),
-            "q": float(f"{pair.q:.3g}"),
-        }
+        Row(
+            {
+                "pair": pair.key,
+                "affinity": round(pair.affinity, 4),
+                "low": round(pair.low, 4),
+                "high": round(pair.high, 4),
+                "papers": pair.observed,
+                "expected": round(pair.expected, 1),
+                "p": float(f"{pair.p:.3g}"),
+                "q": float(f"{pair.q:.3g}"),
+            },
+            pair.key if pair.papers else "",
+        )
         for pair in found.pairs
     ]
 
@@ -255,5 +246,6 @@ def _listed(pairs: Sequence[Pair], texts: Texts) -> str:
 def _hover(pair: Pair, texts: Texts) -> str:
     return (
         f"<b>{_name(pair, texts)}</b><br>T = {pair.affinity:.2f} ({pair.low:.2f} … {pair.high:.2f})"
-        f"<br>{pair.observed} / {pair.expected:.1f}, q = {pair.q:.1g}"
+        f"<br>{texts.either('papers', '论文数')}: {pair.observed}"
+        f"<br>{texts.either('expected', '预期')}: {pair.expected:.1f}, q = {pair.q:.1g}"
     )

@@ -10,29 +10,31 @@ from typing import Any
 import plotly.graph_objects as go
 import yaml
 
+from analysis.charts.colors import INK, LINE, PAPER
 from taxonomy.store.papers import Paper
 from taxonomy.store.row import Words
-from taxonomy.store.terms import Behavior, Dimension, Leaf
 
 FILE = Path(__file__).with_name("texts.yaml")
-INK, QUIET, LINE, PAPER = "#1b2733", "#54606c", "#d9dfe6", "#ffffff"
-ACCENT, ACCENT_DARK = "#5b3f8f", "#b9a3e3"  # for what belongs to no dimension
-# What each color of the light scheme is in the dark one; a page swaps them. Dimensions add theirs.
-DARK = {INK: "#e3e8ee", QUIET: "#a8b4c1", LINE: "#33404e", PAPER: "#1a222c"}
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Noto Sans', 'Noto Sans CJK SC', sans-serif"
-SHADES = (1.0, 0.62, 0.34)  # of a dimension's color, for its first, second and third behavior
-PATTERNS = ("", "/", "x", ".", "\\", "|", "-", "+")  # of parts that lie on each other: they differ in gray too
 LEGEND = {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "traceorder": "normal"}
 
-Row = dict[str, str | int | float | None]
+Cells = dict[str, str | int | float | None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a chart's table: its cells by column, and the key of the list of papers it leads to, "" for none."""
+
+    cells: Cells
+    key: str = ""
 
 
 @dataclass(frozen=True)
 class Chart:
     """A chart in one language.
 
-    `rows` is its table; `lists` are the papers behind what can be clicked, by the key that the figure carries in
-    `customdata`; `dark` says what each color becomes on a dark page.
+    `lists` are the papers behind what can be clicked, by the key that a point of the figure carries in `customdata` and
+    a row of the table in `key`; `dark` says what each color becomes on a dark page.
     """
 
     name: str
@@ -40,11 +42,21 @@ class Chart:
     caption: str
     alt: str
     figure: go.Figure = field(repr=False)
-    rows: list[Row] = field(repr=False)
+    table: list[Row] = field(repr=False)
     lists: dict[str, list[Paper]] = field(repr=False)
     dark: dict[str, str] = field(repr=False)
     height: int = 460
-    least: int = 320  # pixels that it needs across
+    least: int = 320  # smallest width in pixels
+
+    @property
+    def rows(self) -> list[Cells]:
+        """The cells of its table, for pandas and CSV."""
+        return [row.cells for row in self.table]
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of its table."""
+        return [*self.table[0].cells] if self.table else []
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,11 @@ class Texts:
     def of(self, words: Words) -> str:
         """Return words in the language."""
         return words.get(self.language)
+
+    def column(self, name: str) -> str:
+        """Return the head of a column of the table. Raises KeyError if it has none."""
+        head: str = _texts()["columns"][name][self.language]
+        return head
 
     def either(self, en: str, zh: str) -> str:
         """Return a short label in the language."""
@@ -95,30 +112,3 @@ def layout(figure: go.Figure, *, height: int, **more: Any) -> go.Figure:
     for index, trace in enumerate(figure.data):
         trace.uid = f"{index}"  # else plotly draws it at random, and no two files are equal
     return figure
-
-
-def color_of(term: Dimension | Behavior | Leaf, *, dark: bool = False) -> str:
-    """Return the color of a dimension, or its shade for a behavior or leaf."""
-    dimension = term if isinstance(term, Dimension) else term.dimension
-    color = dimension.color_dark if dark else dimension.color_light
-    if isinstance(term, Dimension):
-        return color
-    behavior = term.behavior if isinstance(term, Leaf) else term
-    return mixed(color, DARK[PAPER] if dark else PAPER, SHADES[dimension.behaviors.index(behavior)])
-
-
-def hatching(index: int) -> dict[str, object]:
-    """Return the hatching of the bar's part of that number, over its own color."""
-    shape = PATTERNS[index % len(PATTERNS)]
-    return {"shape": shape, "fillmode": "overlay", "fgcolor": PAPER, "fgopacity": 0.75, "size": 6, "solidity": 0.25}
-
-
-def dark_colors(*terms: Dimension | Behavior | Leaf) -> dict[str, str]:
-    """Return what the shared colors and those of the terms become on a dark page."""
-    return DARK | {color_of(term): color_of(term, dark=True) for term in terms}
-
-
-def mixed(color: str, other: str, share: float) -> str:
-    """Return `share` of a color #rrggbb with the rest of another."""
-    parts = ((int(a[i : i + 2], 16), int(b[i : i + 2], 16)) for a, b in [(color, other)] for i in (1, 3, 5))
-    return "#" + "".join(f"{round(share * one + (1 - share) * two):02x}" for one, two in parts)

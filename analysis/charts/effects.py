@@ -1,23 +1,23 @@
-"""Behaviors by objectives, drawn as the survey's Table 7."""
+"""The effects of behaviors on objectives, as a matrix in the manner of the survey's Table 7."""
 
 from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from analysis.charts.chart import ACCENT, ACCENT_DARK, DARK, INK, PAPER, Chart, Row, Texts, dark_colors, layout, mixed
+from analysis.charts.chart import Chart, Row, Texts, layout
+from analysis.charts.colors import INK, PAPER, dark_colors, tints
 from analysis.effects import Cell, effects
 from analysis.selection import Selection
 from taxonomy.store.atlas import Atlas
 
 MARK = {"direct": "●", "indirect": "○", "none": "–"}
-HEIGHT = 460
 
 
 def effects_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
-    """Draw one cell for each behavior and objective: how its papers bear on it, and how many report a number."""
+    """Draw the effect of each behavior on each objective, and the share of papers that report a number."""
     texts, table = Texts("effects", language), effects(atlas, selection)
     cells = [[table.cells[label.code, o.code] for o in table.objectives] for label in table.labels]
-    full = mixed(ACCENT, PAPER, 0.5)
+    colors = tints(atlas.dimensions, 0.5)
     figure = go.Figure(
         go.Heatmap(
             x=[f"{texts.of(o.label).replace(' ', '<br>', 1)}<br>({table.columns[o.code]})" for o in table.objectives],
@@ -25,11 +25,11 @@ def effects_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
             z=[[round(cell.share, 4) for cell in row] for row in cells],
             text=[[_shown(cell) for cell in row] for row in cells],
             hovertext=[[_hover(cell, texts) for cell in row] for row in cells],
-            customdata=[[_key(cell) if cell.papers else "" for cell in row] for row in cells],
+            customdata=[[_key(cell) for cell in row] for row in cells],
             texttemplate="%{text}",
             textfont={"color": INK},
             hoverinfo="text",
-            colorscale=[[0, PAPER], [1, full]],
+            colorscale=[[0, PAPER], *([1, full] for full in colors)],
             zmin=0,
             zmax=1,
             showscale=False,
@@ -37,41 +37,49 @@ def effects_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
             ygap=2,
         )
     )
+    height = 40 + 60 * len(table.labels)
     axis = {"showgrid": False, "ticks": "", "automargin": True, "fixedrange": True}
-    layout(figure, height=HEIGHT, xaxis=axis, yaxis=axis | {"autorange": "reversed"})
+    layout(figure, height=height, xaxis=axis, yaxis=axis | {"autorange": "reversed"})
     starred = [f"{c.label.code.upper()} {texts.of(c.objective.label)}" for row in cells for c in row if c.star]
-    rows: list[Row] = [
-        {
-            "behavior": cell.label.code,
-            "objective": cell.objective.code,
-            "effect": cell.kind,
-            "papers": len(cell.papers),
-            "direct": len(cell.direct),
-            "indirect": len(cell.indirect),
-            "with a number": len(cell.gaining),
-            "of": cell.total,
-            "share": round(cell.share, 4),
-            "star": "★" if cell.star else "",
-        }
-        for row in cells
-        for cell in row
-    ]
     return Chart(
         "effects",
         texts("title"),
         texts("caption", papers=table.count),
-        texts("alt", list=", ".join(starred) or texts.either("none", "无")),
+        texts(
+            "alt",
+            behaviors=len(table.labels),
+            objectives=len(table.objectives),
+            list=", ".join(starred) or texts.either("none", "无"),
+        ),
         figure,
-        rows,
+        [_row(cell) for row in cells for cell in row],
         {_key(cell): cell.papers for row in cells for cell in row if cell.papers},
-        dark_colors() | {full: mixed(ACCENT_DARK, DARK[PAPER], 0.45)},
-        HEIGHT,
-        600,
+        dark_colors() | colors,
+        height,
+        40 + 80 * len(table.objectives),
     )
 
 
 def _key(cell: Cell) -> str:
-    return f"{cell.label.code}+{cell.objective.code}"
+    return f"{cell.label.code}+{cell.objective.code}" if cell.papers else ""
+
+
+def _row(cell: Cell) -> Row:
+    return Row(
+        {
+            "behavior": cell.label.code,
+            "objective": cell.objective.code,
+            "effect": cell.kind,
+            "affecting": len(cell.papers),
+            "direct": len(cell.direct),
+            "indirect": len(cell.indirect),
+            "reporting": len(cell.reporting),
+            "primary": cell.total,
+            "share": round(cell.share, 4),
+            "star": "★" if cell.star else "",
+        },
+        _key(cell),
+    )
 
 
 def _shown(cell: Cell) -> str:
@@ -79,8 +87,9 @@ def _shown(cell: Cell) -> str:
 
 
 def _hover(cell: Cell, texts: Texts) -> str:
+    direct, indirect = texts.either("direct", "直接"), texts.either("indirect", "间接")
     return (
         f"<b>{texts.of(cell.label.label)}<br>{texts.of(cell.objective.label)}</b>"
-        f"<br>● {len(cell.direct)}  ○ {len(cell.indirect)}"
-        f"<br>{len(cell.gaining)} / {cell.total} {texts.either('report a number', '报告数值')}"
+        f"<br>{direct}: {len(cell.direct)}, {indirect}: {len(cell.indirect)}"
+        f"<br>{texts.either('report a number', '报告数值')}: {len(cell.reporting)} / {cell.total}"
     )

@@ -1,4 +1,7 @@
-"""Charts as files: pictures (SVG, PNG), tables (CSV), pages (HTML). The same charts give the same bytes."""
+"""Charts as files: pictures (SVG, PNG), tables (CSV), pages (HTML).
+
+The same charts give the same bytes of SVG, CSV and HTML.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ from typing import Any, Literal
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from analysis.charts.chart import INK, PAPER, Chart
+from analysis.charts.chart import Chart
+from analysis.charts.colors import INK, PAPER
+from taxonomy.exports.escaping import spreadsheet
 
 Format = Literal["svg", "png", "csv", "html"]
 FORMATS: tuple[Format, ...] = ("svg", "png", "csv", "html")
@@ -51,11 +56,11 @@ def write_charts(charts: Iterable[Chart], folder: Path, formats: Iterable[Format
 
 
 def csv_text(chart: Chart) -> str:
-    """Return a chart's table."""
+    """Return a chart's table as CSV, in which no text is a formula to a spreadsheet."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, [*chart.rows[0]] if chart.rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(chart.rows)
+    writer = csv.writer(out, lineterminator="\n")
+    for row in (chart.columns, *(row.values() for row in chart.rows)) if chart.table else ():
+        writer.writerow([spreadsheet(cell) if isinstance(cell, str) else cell for cell in row])
     return out.getvalue()
 
 

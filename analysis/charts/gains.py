@@ -1,4 +1,4 @@
-"""Reported factors drawn: one point each, by leaf, best cases hollow."""
+"""Reported factors: one mark each, by leaf, best cases hollow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from html import escape
 import plotly.graph_objects as go
 
 from analysis.charts.affinity import leaf_name
-from analysis.charts.chart import LEGEND, LINE, PAPER, Chart, Row, Texts, color_of, dark_colors, layout
+from analysis.charts.chart import LEGEND, Chart, Row, Texts, layout
+from analysis.charts.colors import LINE, PAPER, color_of, dark_colors
 from analysis.gains import Reported, reported, spreads
 from analysis.selection import Selection
 from taxonomy.store.atlas import Atlas
@@ -22,7 +23,7 @@ def gains_chart(objective: str) -> Builder:
     """Return the chart of one objective's factors."""
 
     def build(atlas: Atlas, selection: Selection, language: str) -> Chart:
-        """Draw every factor that is reported, by leaf."""
+        """Draw the reported factors above 1 of one objective, by leaf."""
         return _chart(objective, atlas, selection, language)
 
     return build
@@ -60,7 +61,8 @@ def _chart(objective: str, atlas: Atlas, selection: Selection, language: str) ->
     span = [len(leaves) - 0.5, -0.5]
     figure.update_yaxes(tickvals=[*range(len(leaves))], ticktext=names, range=span, showgrid=False, zeroline=False)
     mine = [spread for spread in spreads(atlas, selection) if spread.objective.code == objective]
-    medians = [f"{s.leaf.code} {s.median:.2g}×{' (up to)' if s.up_to else ''}" for s in mine]
+    best = texts.either(" (up to)", "（最高）")
+    medians = [f"{leaf_name(s.leaf, texts)} {s.median:.2g}×{best if s.up_to else ''}" for s in mine]
     return Chart(
         f"gains-{objective}",
         texts("title", objective=texts.of(atlas.objectives[objective].label)),
@@ -81,7 +83,7 @@ def _chart(objective: str, atlas: Atlas, selection: Selection, language: str) ->
 
 
 def _shift(index: int, *, up_to: bool) -> float:
-    """Spread points that would cover each other over the height of a row: stated ones above, best cases below."""
+    """Spread marks that would cover each other over the height of a row: stated factors above, best cases below."""
     return (0.06 + 0.28 * ((index * 0.618034) % 1)) * (1 if up_to else -1)
 
 
@@ -105,16 +107,18 @@ def _wrapped(text: str, width: int = 48) -> str:
 
 def _row(item: Reported) -> Row:
     gain = item.gain
-    return {
-        "paper": item.paper.id,
-        "leaf": item.leaf.code,
-        "factor": gain.factor,
-        "percent": gain.percent,
-        "up to": "yes" if gain.up_to else "",
-        "what": gain.kind,
-        "against": gain.against,
-        "setting": gain.setting,
-    }
+    return Row(
+        {
+            "paper": item.paper.id,
+            "leaf": item.leaf.code,
+            "factor": gain.factor,
+            "percent": gain.percent,
+            "up to": "yes" if gain.up_to else "",
+            "kind": gain.kind,
+            "against": gain.against,
+            "setting": gain.setting,
+        }
+    )
 
 
 def _lists(items: list[Reported]) -> dict[str, list[Paper]]:

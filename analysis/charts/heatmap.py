@@ -1,4 +1,4 @@
-"""The heat map of affinities: the lower triangle, one cell for each pair."""
+"""The heat map of affinities: the lower triangle of the matrix, one cell for each pair."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import Callable
 import plotly.graph_objects as go
 
 from analysis.affinity import Affinity, Pair
-from analysis.charts.chart import ACCENT, ACCENT_DARK, DARK, INK, PAPER, mixed
+from analysis.charts.colors import INK, PAPER
 
-_HALF, _FULL = mixed(ACCENT, PAPER, 0.28), mixed(ACCENT, PAPER, 0.52)
-DARK_SCALE = {_HALF: mixed(ACCENT_DARK, DARK[PAPER], 0.3), _FULL: mixed(ACCENT_DARK, DARK[PAPER], 0.55)}
+TINTS = (0.28, 0.52)  # shares of the color of a cell at half and at full strength
 AXIS = {"showgrid": False, "ticks": "", "automargin": True, "fixedrange": True}
 
 
@@ -18,6 +17,7 @@ def heat_map(
     found: Affinity,
     names: list[str],
     *,
+    colors: list[str],
     shown: Callable[[Pair], str],
     hover: Callable[[Pair], str],
     key: Callable[[Pair], str],
@@ -27,7 +27,7 @@ def heat_map(
 ) -> go.Heatmap:
     """Return a cell for each pair, with its text, hover and key; a pair without papers has neither text nor key.
 
-    `names` are those of the labels, `top` is the affinity of the strongest color.
+    `names` are those of the labels, `colors` those of half of the affinity `top` and of all of it.
     """
     size, place = len(names) - 1, {label.code: index for index, label in enumerate(found.labels)}
     z: list[list[float | None]] = [[None] * size for _ in range(size)]
@@ -49,7 +49,7 @@ def heat_map(
         textfont={"size": font, "color": INK},
         hoverinfo="text",
         hoverongaps=False,
-        colorscale=[[0, PAPER], [0.5, _HALF], [1, _FULL]],
+        colorscale=[[0, PAPER], [0.5, colors[0]], [1, colors[1]]],
         zmin=0,
         zmax=top,
         showscale=False,

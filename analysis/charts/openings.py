@@ -1,11 +1,12 @@
-"""White space drawn: the rarest pairs of leaves beside what independence predicts."""
+"""Under-explored pairs of leaves: papers with both beside what independence predicts."""
 
 from __future__ import annotations
 
 import plotly.graph_objects as go
 
 from analysis.charts.affinity import leaf_name
-from analysis.charts.chart import INK, LEGEND, LINE, PAPER, QUIET, Chart, Row, Texts, dark_colors, layout
+from analysis.charts.chart import LEGEND, Chart, Row, Texts, layout
+from analysis.charts.colors import INK, LINE, PAPER, QUIET, dark_colors
 from analysis.openings import Opening, openings
 from analysis.selection import Selection
 from analysis.weights import Label
@@ -16,7 +17,7 @@ SHOWN = 15
 
 
 def openings_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
-    """Draw the rarest pairs of leaves: a bar for the papers there are, a diamond for those expected."""
+    """Draw the least likely pairs of leaves: a bar for the papers with both, a diamond for those expected."""
     texts, every = Texts("openings", language), openings(atlas, "leaves", selection)
     found = every[:SHOWN]
     names = [_name(opening, texts) for opening in found]
@@ -25,7 +26,7 @@ def openings_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
         y=names,
         x=[opening.observed for opening in found],
         orientation="h",
-        name=texts.either("papers", "实有论文"),
+        name=texts.either("papers with both", "论文数"),
         marker={"color": QUIET},
         hoverinfo="skip",
         customdata=[opening.key for opening in found],
@@ -34,7 +35,7 @@ def openings_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
         y=names,
         x=[round(opening.expected, 1) for opening in found],
         mode="markers",
-        name=texts.either("expected", "预期"),
+        name=texts.either("expected papers", "预期论文数"),
         marker={"symbol": "diamond", "size": 11, "color": PAPER, "line": {"color": INK, "width": 2}},
         hovertemplate="%{y}: %{x:.1f}<extra></extra>",
         customdata=[opening.key for opening in found],
@@ -60,15 +61,18 @@ def openings_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
 def opening_rows(found: list[Opening]) -> list[Row]:
     """Return the table of openings, the least likely first."""
     return [
-        {
-            "combination": opening.key,
-            "papers": opening.observed,
-            "expected": round(opening.expected, 1),
-            "ratio": round(opening.ratio, 3),
-            "p": float(f"{opening.p:.3g}"),
-            "q": float(f"{opening.q:.3g}"),
-            "nearest": " ".join(paper.id for paper in opening.nearest),
-        }
+        Row(
+            {
+                "combination": opening.key,
+                "papers": opening.observed,
+                "expected": round(opening.expected, 1),
+                "ratio": round(opening.ratio, 3),
+                "p": float(f"{opening.p:.3g}"),
+                "q": float(f"{opening.q:.3g}"),
+                "nearest": " ".join(paper.id for paper in opening.nearest),
+            },
+            opening.key,
+        )
         for opening in found
     ]
 

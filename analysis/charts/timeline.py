@@ -1,34 +1,21 @@
-"""Papers over time: by behavior, by venue, with code."""
+"""Papers over time: by behavior, by research community, with code."""
 
 from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from analysis.charts.chart import (
-    INK,
-    LEGEND,
-    LINE,
-    QUIET,
-    Chart,
-    Row,
-    Texts,
-    color_of,
-    dark_colors,
-    hatching,
-    layout,
-    mixed,
-)
+from analysis.charts.chart import LEGEND, Chart, Row, Texts, layout
+from analysis.charts.colors import INK, LINE, QUIET, color_of, dark_colors, grays, hatching
 from analysis.selection import Selection
 from analysis.timeline import months, years
 from taxonomy.store.atlas import Atlas
 from taxonomy.store.papers import Paper
 
 HEIGHT = 400
-GRAYS = ("#22303e", "#5f7183", "#8d9cab", "#b4c0cb", "#49586a")  # of communities, which belong to no dimension
 
 
 def months_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
-    """Draw papers by month, stacked by what they are about."""
+    """Draw papers by month, stacked by primary behavior."""
     texts, found = Texts("months", language), months(atlas, selection)
     figure = go.Figure()
     for index, behavior in enumerate(atlas.behaviors.values()):
@@ -44,8 +31,12 @@ def months_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
     figure.update_yaxes(title={"text": texts.either("papers", "论文数")})
     peak = max(found, key=lambda month: len(month.papers))
     sums = {code: sum(month.by_behavior[code] for month in found) for code in atlas.behaviors}
-    rows: list[Row] = [
-        {"month": month.month, "papers": len(month.papers), **month.by_behavior} for month in reversed(found)
+    rows = [
+        Row(
+            {"month": month.month, "papers": len(month.papers), **month.by_behavior},
+            month.month if month.papers else "",
+        )
+        for month in reversed(found)
     ]
     return Chart(
         "months",
@@ -57,6 +48,7 @@ def months_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
             last=found[-1].month,
             most=len(peak.papers),
             month=peak.month,
+            added=atlas.last_added,
         ),
         texts("alt", first=found[0].month, last=found[-1].month, largest=max(sums, key=sums.__getitem__).upper()),
         figure,
@@ -71,8 +63,9 @@ def venues_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
     """Draw papers by year, stacked by the research community of their venue; preprints last."""
     texts, found = Texts("venues", language), years(atlas, selection)
     figure = go.Figure()
-    parts = [(c.code, texts.of(c.label), gray) for c, gray in zip(atlas.communities.values(), GRAYS, strict=True)]
-    parts.append(("preprint", texts.either("No venue known", "没有已知的发表处"), LINE))
+    colors = grays(len(atlas.communities))  # communities belong to no dimension
+    parts = [(c.code, texts.of(c.label), gray) for c, gray in zip(atlas.communities.values(), colors, strict=True)]
+    parts.append(("preprint", texts.either("No venue", "无发表处"), LINE))
     lists: dict[str, list[Paper]] = {}
     for index, (code, name, color) in enumerate(parts):
         for year in found:
@@ -88,12 +81,11 @@ def venues_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
     layout(figure, height=HEIGHT, barmode="stack", legend=LEGEND)
     figure.update_xaxes(type="category")
     figure.update_yaxes(title={"text": texts.either("papers", "论文数")})
-    rows: list[Row] = [
-        {"year": year.year, "papers": len(year.papers), **year.by_community, "no venue": year.preprints}
+    rows = [
+        Row({"year": year.year, "papers": len(year.papers), **year.by_community, "no venue": year.preprints})
         for year in reversed(found)
     ]
     papers, preprints = sum(len(y.papers) for y in found), sum(y.preprints for y in found)
-    dark = {color: mixed("#ffffff", color, 0.35) for color in GRAYS}
     return Chart(
         "venues",
         texts("title"),
@@ -102,13 +94,13 @@ def venues_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
         figure,
         rows,
         {key: listed for key, listed in lists.items() if listed},
-        dark_colors() | dark,
+        dark_colors() | colors,
         HEIGHT,
     )
 
 
 def code_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
-    """Draw the share of papers whose authors' code is known, by year."""
+    """Draw the share of papers whose entry links to the authors' code, by year."""
     texts, found = Texts("code", language), years(atlas, selection)
     shares = [year.with_code / len(year.papers) for year in found]
     figure = go.Figure(
@@ -126,8 +118,11 @@ def code_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
     layout(figure, height=320, showlegend=False, margin={"l": 10, "r": 10, "t": 40, "b": 10})
     figure.update_xaxes(type="category")
     figure.update_yaxes(tickformat=".0%", range=[0, 1])
-    rows: list[Row] = [
-        {"year": year.year, "papers": len(year.papers), "with code": year.with_code, "share": round(share, 4)}
+    rows = [
+        Row(
+            {"year": year.year, "papers": len(year.papers), "with code": year.with_code, "share": round(share, 4)},
+            f"code+{year.year}" if year.with_code else "",
+        )
         for year, share in zip(found, shares, strict=True)
     ]
     return Chart(

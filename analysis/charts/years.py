@@ -9,13 +9,14 @@ from math import ceil
 from plotly.subplots import make_subplots
 
 from analysis.affinity import Affinity, Pair, affinity
-from analysis.charts.chart import INK, Chart, Row, Texts, dark_colors, layout
-from analysis.charts.heatmap import AXIS, DARK_SCALE, heat_map, value
+from analysis.charts.chart import Chart, Row, Texts, layout
+from analysis.charts.colors import INK, dark_colors, tints
+from analysis.charts.heatmap import AXIS, TINTS, heat_map, value
 from analysis.selection import Selection
 from taxonomy.store.atlas import Atlas
 from taxonomy.store.papers import Paper
 
-ENOUGH = 30  # papers, for a year to be shown; the last one always is
+ENOUGH = 30  # papers by the end of a year for it to be shown; the last year always is
 ACROSS = 2
 TALL = 290
 
@@ -24,8 +25,9 @@ def years_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
     """Draw the affinity of every pair of behaviors over all papers until the end of each year."""
     texts, found = Texts("affinity-by-year", language), _until_each_year(atlas, selection)
     down, top = ceil(len(found) / ACROSS), max(pair.affinity for table in found.values() for pair in table.pairs) or 1
+    colors = tints(atlas.dimensions, *TINTS)
     titles = [
-        texts.either(f"until {year}: {t.count} papers", f"截至 {year} 年：{t.count} 篇") for year, t in found.items()
+        texts.either(f"up to {year}: {t.count} papers", f"截至 {year} 年：{t.count} 篇") for year, t in found.items()
     ]
     figure = make_subplots(down, ACROSS, subplot_titles=titles, horizontal_spacing=0.1, vertical_spacing=0.3 / down)
     for index, (year, table) in enumerate(found.items()):
@@ -33,6 +35,7 @@ def years_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
         trace = heat_map(
             table,
             names,
+            colors=[*colors],
             shown=value,
             hover=lambda pair: f"{pair.key.upper().replace('+', '–')}: {pair.affinity:.2f}",
             key=partial(_key, year=year),
@@ -48,8 +51,11 @@ def years_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
     figure.update_yaxes(tickfont={"size": 10}, autorange="reversed", **axis)
     figure.update_annotations(font={"size": 13, "color": INK})
     strongest = ", ".join(f"{year} {t.pairs[0].key.upper().replace('+', '–')}" for year, t in found.items())
-    rows: list[Row] = [
-        {"pair": pair.key, "until": year, "affinity": round(pair.affinity, 4), "papers": pair.observed}
+    rows = [
+        Row(
+            {"pair": pair.key, "until": year, "affinity": round(pair.affinity, 4), "papers": pair.observed},
+            _key(pair, year) if pair.papers else "",
+        )
         for year, table in found.items()
         for pair in sorted(table.pairs, key=lambda pair: pair.key)
     ]
@@ -61,7 +67,7 @@ def years_chart(atlas: Atlas, selection: Selection, language: str) -> Chart:
         figure,
         rows,
         _lists(found),
-        dark_colors() | DARK_SCALE,
+        dark_colors() | colors,
         height,
         600,
     )

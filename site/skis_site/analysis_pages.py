@@ -1,4 +1,4 @@
-"""The pages of the analyses: what is drawn on each, and the tables beside the charts."""
+"""The pages of the analyses: the charts on each, and the tables below them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.challenges import challenges
 from analysis.charts import CHARTS
 from analysis.charts.chart import Texts
 from analysis.charts.openings import part_name
-from analysis.observations import challenges, observations
+from analysis.observations import Verdict, observations
 from analysis.openings import Kind, openings
 from analysis.published import Difference, compare, figure_papers
 from analysis.selection import EVERYTHING
@@ -35,6 +36,7 @@ TOPICS: dict[str, tuple[str, str, tuple[str, ...]]] = {  # page: its title, its 
     "openings": ("openings", "openings_lede", ("openings",)),
     "gains": ("gains", "gains_lede", ("gains-mean-latency", "gains-throughput", "gains-gpu-memory")),
 }
+VERDICTS: dict[Verdict, str] = {"holds": "holds", "no longer holds": "no_longer_holds", "inconclusive": "inconclusive"}
 Cell = str | int | float | list[Paper]
 
 
@@ -50,7 +52,7 @@ class Table:
 
 
 def analysis_pages(atlas: Atlas, w: Wording) -> Iterator[Page]:
-    """Yield the page of each topic, the comparison with the survey, and the page that leads to them."""
+    """Yield the page of each topic, the comparison with the survey, and the page that lists them."""
     pages = [_topic(name, atlas, w) for name in TOPICS]
     if _has_survey(atlas):
         pages.append(_as_printed(atlas, w))
@@ -59,8 +61,9 @@ def analysis_pages(atlas: Atlas, w: Wording) -> Iterator[Page]:
     context = {
         "text": lede,
         "overview": pages,
-        "observations": observations(atlas) if atlas.papers else [],
-        "challenges": challenges(atlas) if atlas.papers else [],
+        "observations": observations(atlas) if atlas.papers else {},
+        "challenges": challenges(atlas) if atlas.papers else {},
+        "verdicts": VERDICTS,
     }
     yield Page(f"{FOLDER}/index.html", "analysis.md.j2", w("analysis"), lede, context)
 
@@ -85,7 +88,7 @@ def _topic(name: str, atlas: Atlas, w: Wording) -> Page:
     text = w(lede)
     context = {
         "text": text,
-        "charts": [shown(chart, atlas, _link) for chart in charts],
+        "charts": [shown(chart, atlas, w, _link) for chart in charts],
         "tables": _tables(name, atlas, w) if atlas.papers else [],
         "papers": papers_of(charts, _link),
     }
@@ -116,7 +119,7 @@ def _newest(atlas: Atlas, w: Wording) -> Table:
         ]
         for found in combinations_by_age(atlas)[:NEWEST]
     ]
-    columns = [w("combination"), w("since"), w("first_paper"), w("papers")]
+    columns = [texts.column("combination"), w("since"), w("first_paper"), texts.column("papers")]
     return Table("newest", w("newest_combinations"), w("newest_combinations_text"), columns, rows)
 
 
@@ -132,7 +135,7 @@ def _rarest(kind: Kind, atlas: Atlas, w: Wording) -> Table:
         ]
         for opening in openings(atlas, kind)[:ROWS]
     ]
-    columns = [w("combination"), w("papers"), w("expected"), w("chance"), w("nearest_papers")]
+    columns = [texts.column(name) for name in ("combination", "papers", "expected", "q", "nearest")]
     return Table(kind, w(f"openings_{kind}"), w("openings_text"), columns, rows)
 
 
@@ -153,5 +156,6 @@ def _as_printed(atlas: Atlas, w: Wording) -> Page:
 
 
 def _compared(name: str, title: str, text: str, rows: list[Difference], w: Wording) -> Table:
-    columns = [w("compared"), w("printed"), w("ours_figure"), w("ours_listed")]
-    return Table(name, title, text, columns, [[row.what, row.printed, row.figure, row.listed] for row in rows])
+    cells: list[list[Cell]] = [[*map(w.of, (row.what, row.printed, row.figure, row.listed))] for row in rows]
+    columns = [w("compared"), w("printed"), w("atlas_figure"), w("atlas_listed")]
+    return Table(name, title, text, columns, cells)

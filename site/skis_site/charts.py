@@ -1,4 +1,4 @@
-"""Charts on a page: the figure as data for the script, what its points lead to, and its table."""
+"""Charts on a page: the figure as data for the script, the pages and lists that its points lead to, and its table."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 
 from markupsafe import Markup
 
-from analysis.charts.chart import Chart, Row
+from analysis.charts.chart import Chart, Row, Texts
 from analysis.charts.files import plain
 from skis_site.addresses import Target
+from skis_site.wording import Wording
 from taxonomy.store.atlas import Atlas
 from taxonomy.store.papers import Paper
 
-ROWS = 60  # of a table on a page; the file has all
+ROWS = 60  # of a table on a page; the CSV file has all
 
 
 @dataclass(frozen=True)
@@ -23,27 +24,16 @@ class Shown:
     """A chart as a template prints it."""
 
     chart: Chart
+    columns: list[str]  # heads of its table
     data: Markup
-
-    @property
-    def columns(self) -> list[str]:
-        """The columns of its table."""
-        return [*self.chart.rows[0]] if self.chart.rows else []
 
     @property
     def rows(self) -> list[Row]:
         """The rows that the page shows."""
-        return self.chart.rows[:ROWS]
-
-    def key(self, row: dict[str, Any]) -> str:
-        """Return the list that a row of the table leads to, or ""."""
-        first = str(next(iter(row.values())))
-        couples = (("behavior", "objective"), ("pair", "until"))
-        pairs = [f"{row[a]}+{row[b]}" for a, b in couples if {a, b} <= row.keys()]
-        return next((key for key in (*pairs, first, f"code+{first}") if key in self.chart.lists), "")
+        return self.chart.table[:ROWS]
 
 
-def shown(chart: Chart, atlas: Atlas, link: Callable[[Target], str]) -> Shown:
+def shown(chart: Chart, atlas: Atlas, w: Wording, link: Callable[[Target], str]) -> Shown:
     """Prepare a chart for a page; `link` gives an address as written on that page."""
     data = {
         "figure": plain(chart.figure),
@@ -51,11 +41,11 @@ def shown(chart: Chart, atlas: Atlas, link: Callable[[Target], str]) -> Shown:
         "lists": {key: [p.id for p in papers] for key, papers in chart.lists.items() if not key.startswith("paper:")},
         "links": _links(chart, atlas, link),
     }
-    return Shown(chart, json_of(data))
+    return Shown(chart, [_head(column, atlas, w) for column in chart.columns], json_of(data))
 
 
 def papers_of(charts: list[Chart], link: Callable[[Target], str]) -> Markup:
-    """Return what the script has to know of every paper that a click may list."""
+    """Return title, venue or month, and address of every paper that a click may list, by id."""
     papers: dict[str, Paper] = {
         paper.id: paper
         for chart in charts
@@ -72,6 +62,15 @@ def json_of(value: Any) -> Markup:
     for mark in "<>&\u2028\u2029`":
         text = text.replace(mark, f"\\u{ord(mark):04x}")
     return Markup(text)  # noqa: S704 (this is the escaping)
+
+
+def _head(column: str, atlas: Atlas, w: Wording) -> str:
+    """Return the head of a column of a chart's table, which may be one of the vocabulary."""
+    if column in atlas.behaviors:
+        return atlas.behaviors[column].acronym
+    if column in atlas.communities:
+        return w.of(atlas.communities[column].label)
+    return Texts("columns", w.language).column(column)
 
 
 def _links(chart: Chart, atlas: Atlas, link: Callable[[Target], str]) -> dict[str, str]:

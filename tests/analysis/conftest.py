@@ -7,19 +7,51 @@ from typing import Any
 
 import pytest
 
+from analysis.affinity import Affinity, affinity
+from analysis.charts import CHARTS, chart
+from analysis.charts.chart import Chart
+from analysis.selection import SURVEY
+from taxonomy.entries.checks import EntryFile
+from taxonomy.entries.document import Document
+from taxonomy.entries.entry import Entry
+from taxonomy.entries.vocabulary import Vocabulary
 from taxonomy.store.atlas import Atlas
+from taxonomy.store.reading import read_atlas
+from taxonomy.store.writing import build_store
 
 Papers = dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
-def small(atlas_of: Callable[..., Atlas]) -> Callable[[Papers], Atlas]:
+def small(vocabulary: Vocabulary, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Atlas]:
     """Make an atlas: `small({id: {"primary": [leaves], "secondary": [leaves], "effects": {objective: effect}, …}})`."""
 
-    def make(papers: Papers) -> Atlas:
-        return atlas_of({paper: facts(paper, **given) for paper, given in papers.items()})
+    def make(papers: Papers, vocabulary: Vocabulary = vocabulary) -> Atlas:
+        entries = {paper: Entry.model_validate(facts(paper, **given)) for paper, given in sorted(papers.items())}
+        files = [EntryFile(i, f"papers/2024/{i}.yaml", entry, Document(i)) for i, entry in entries.items()]
+        path = tmp_path_factory.mktemp("store") / "skis.db"
+        build_store(path, vocabulary, files)
+        return read_atlas(path)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def everything(atlas: Atlas) -> Affinity:
+    """The affinities of behaviors over all papers, drawn a thousand times: once for all tests."""
+    return affinity(atlas)
+
+
+@pytest.fixture(scope="session")
+def of_the_survey(atlas: Atlas) -> Affinity:
+    """The same over the survey's papers."""
+    return affinity(atlas, SURVEY)
+
+
+@pytest.fixture(scope="session")
+def charts(atlas: Atlas) -> dict[str, Chart]:
+    """Every chart of all papers in English, by name."""
+    return {name: chart(name, atlas) for name in CHARTS}
 
 
 def facts(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations
-from math import comb
+from math import comb, cos, pi, sin
 from pathlib import Path
 
 import networkx as nx
@@ -14,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.affinity import THRESHOLD, affinity, tanimoto
+from analysis.affinity import THRESHOLD, Affinity, affinity, tanimoto
 from analysis.network import isolated, network
-from analysis.selection import EVERYTHING, SURVEY, EmptySelectionError, Selection
+from analysis.selection import SURVEY, EmptySelectionError, Selection
 from analysis.weights import labels, weights
 from taxonomy.store.atlas import Atlas
 
@@ -64,12 +65,14 @@ def test_leaves_are_columns_of_their_own(small: Callable[..., Atlas]):
 
 
 @pytest.mark.parametrize("survey", [False, True])
-def test_plain_sql_gives_the_same_coefficients(atlas: Atlas, store: Path, survey: bool):
+def test_plain_sql_gives_the_same_coefficients(
+    everything: Affinity, of_the_survey: Affinity, store: Path, survey: bool
+):
     with sqlite3.connect(store) as connection:
         rows = connection.execute(IN_SQL, {"survey": survey}).fetchall()
     c = {(one, other): value for one, other, value, _ in rows}
     together = {(one, other): count for one, other, _, count in rows}
-    found = affinity(atlas, SURVEY if survey else EVERYTHING)
+    found = of_the_survey if survey else everything
     assert found.pairs
     for pair in found.pairs:
         i, j = pair.one.code, pair.other.code
@@ -79,9 +82,9 @@ def test_plain_sql_gives_the_same_coefficients(atlas: Atlas, store: Path, survey
         assert pair.expected == pytest.approx(together[i, i] * together[j, j] / found.count)
 
 
-def test_significance_is_the_hypergeometric_law(atlas: Atlas):
+def test_significance_is_the_hypergeometric_law(of_the_survey: Affinity):
     """Fisher's two-sided p is the sum over all tables with the same margins that are no likelier."""
-    found = affinity(atlas, SURVEY)
+    found = of_the_survey
     present = dict(zip([label.code for label in found.labels], found.present, strict=True))
     for pair in found.pairs:
         n, a, b = found.count, present[pair.one.code], present[pair.other.code]
@@ -90,8 +93,8 @@ def test_significance_is_the_hypergeometric_law(atlas: Atlas):
         assert pair.p == pytest.approx(sum(c for c in chance if c <= mine * (1 + 1e-7)), rel=1e-6)
 
 
-def test_false_discovery_rates_follow_benjamini_and_hochberg(atlas: Atlas):
-    pairs = sorted(affinity(atlas).pairs, key=lambda pair: pair.p)
+def test_false_discovery_rates_follow_benjamini_and_hochberg(everything: Affinity):
+    pairs = sorted(everything.pairs, key=lambda pair: pair.p)
     least = 1.0
     for rank, pair in reversed([*enumerate(pairs, 1)]):
         least = min(least, pair.p * len(pairs) / rank)
@@ -148,14 +151,14 @@ def test_the_interval_is_that_of_drawn_papers(atlas: Atlas):
     assert pair.low < pair.affinity < pair.high
 
 
-def test_same_input_same_numbers(atlas: Atlas):
-    one, other = affinity(atlas), affinity(atlas)
+def test_same_input_same_numbers(atlas: Atlas, everything: Affinity):
+    one, other = everything, affinity(atlas)
     assert np.array_equal(one.samples, other.samples)
     assert one.pairs == other.pairs
 
 
-def test_the_network_holds_what_reaches_the_threshold(atlas: Atlas):
-    found = affinity(atlas)
+def test_the_network_holds_what_reaches_the_threshold(everything: Affinity):
+    found = everything
     graph = network(found)
     assert graph.number_of_nodes() == len(found.labels)
     assert {frozenset(edge) for edge in graph.edges} == {
@@ -164,14 +167,23 @@ def test_the_network_holds_what_reaches_the_threshold(atlas: Atlas):
     assert all(data["inside"] == (data["pair"].one.dimension is data["pair"].other.dimension) for *_, data in
                graph.edges(data=True))  # fmt: skip
     assert nx.number_of_selfloops(graph) == 0
-    assert network(affinity(atlas, threshold=1)).number_of_edges() == 0
-    assert network(affinity(atlas, threshold=0)).number_of_edges() == comb(len(found.labels), 2)
+    assert network(replace(found, threshold=1)).number_of_edges() == 0
+    assert network(replace(found, threshold=0)).number_of_edges() == comb(len(found.labels), 2)
+
+
+def test_places_are_on_a_circle_in_the_order_of_the_vocabulary_whatever_the_edges(everything: Affinity):
+    places = [(node["x"], node["y"]) for _, node in network(everything).nodes(data=True)]
+    turn = 2 * pi / len(everything.labels)
+    expected = [(cos(turn * i), sin(turn * i)) for i in range(len(everything.labels))]
+    assert np.allclose(places, expected, atol=1e-6)
+    bare = network(replace(everything, threshold=1))
+    assert [(node["x"], node["y"]) for _, node in bare.nodes(data=True)] == places
 
 
 def test_a_threshold_or_a_number_of_draws_that_makes_no_sense_is_refused(atlas: Atlas):
     with pytest.raises(ValueError, match="between 0 and 1"):
         affinity(atlas, threshold=1.5)
-    with pytest.raises(ValueError, match="needs draws"):
+    with pytest.raises(ValueError, match="needs at least one draw"):
         affinity(atlas, draws=0)
 
 

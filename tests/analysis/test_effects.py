@@ -56,4 +56,4 @@ def test_plain_sql_counts_the_same(atlas: Atlas, store: Path):
         rows = {(b, o): counts for b, o, *counts in connection.execute(IN_SQL)}
     table = effects(atlas)
     for key, cell in table.cells.items():
-        assert [len(cell.direct), len(cell.indirect), len(cell.gaining)] == rows.get(key, [0, 0, 0])
+        assert [len(cell.direct), len(cell.indirect), len(cell.reporting)] == rows.get(key, [0, 0, 0])

@@ -1,4 +1,4 @@
-"""What moved: every paper is counted in its month and year, and trends end where affinity stands."""
+"""Trends: every paper is counted in its month and year, and trends end where affinity stands."""
 
 from __future__ import annotations
 

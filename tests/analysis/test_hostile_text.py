@@ -83,7 +83,7 @@ def test_a_table_of_gains_still_says_what_the_papers_say(charts: dict[str, Chart
     rows = [*csv.DictReader(io.StringIO(csv_text(charts[name])))]
     assert len(rows) == 2 * len(ENTRIES)  # a paper of two leaves stands in both
     said = {cell for row in rows for cell in (row["kind"], row["against"], row["setting"])}
-    assert said == {spreadsheet(kept(f"{text} {i}")) for i, text in enumerate(PAYLOADS)}
+    assert said == {spreadsheet(kept(facts["title"])) for facts in ENTRIES.values()}
 
 
 def test_no_text_of_a_figure_is_markup(drawn: Chart):

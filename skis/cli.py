@@ -1,4 +1,4 @@
-"""The command `skis`: small verbs, each doing one thing. Every verb that answers something knows `--json`.
+"""The command `skis`: small commands, each doing one thing. Every command that answers something knows `--json`.
 
 Exit status: 0 good, 1 the input is wrong (with every problem listed), 2 the call is wrong.
 """

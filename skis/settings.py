@@ -25,7 +25,7 @@ class Checkout:
 
     @property
     def build(self) -> Path:
-        """Folder of everything generated that is not committed."""
+        """Folder of everything that a build makes and git ignores."""
         return self.root / "build"
 
     @property

@@ -54,7 +54,9 @@ def new_checkout(folder: Path, papers: Path | None = None) -> Checkout:
     """Make a checkout without papers, or with all those of the folder `papers`."""
     for name in ("mkdocs.yml", "mkdocs.zh.yml"):
         shutil.copy(ROOT / name, folder / name)
-    shutil.copytree(ROOT / "site", folder / "site", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "site", folder / "site", ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
+    if (ROOT / "site" / "node_modules").is_dir():
+        (folder / "site" / "node_modules").symlink_to(ROOT / "site" / "node_modules")
     shutil.copytree(ROOT / "taxonomy" / "vocabulary", folder / "taxonomy" / "vocabulary")
     if papers:
         shutil.copytree(papers, folder / "papers")

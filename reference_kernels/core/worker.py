@@ -1,7 +1,7 @@
 """A process of its own for what is measured: an illegal access, of a peer say, spoils the GPU's context for good.
 
-Whatever fails is tried once more in a fresh process, so that it pays for nobody's error but its own, and then without
-peers, which may kill the process they run in.
+A case that fails is tried once more in a fresh process, since an earlier case may have spoiled the context of the old
+one, and then without peers, which may kill the process that they run in.
 """
 
 from __future__ import annotations

@@ -289,7 +289,7 @@ def make_plan(
 
 
 @triton.jit
-@no_type_check  # tuples grow in it
+@no_type_check  # its loop makes tuples longer, which mypy takes for a change of type
 def _read_pieces(
     q, k_codes, k_high, k_params, v_codes, v_high, v_params, k_tail, v_tail, quantized, tail, items, out, lse, part_out,
     part_lse, scale, capacity, tail_capacity,
@@ -320,7 +320,8 @@ def _read_pieces(
 
         by_token = token[:, None] * WORDS + lane[None, :]
         by_lane = token[None, :] * WORDS + lane[:, None]
-        # two words share a word of `high`; each half of the lanes loads it apart, zeros elsewhere: no lane must choose
+        # two words of codes share one word of `high`: either half of the lanes loads it and gets zeros for the other,
+        # so that their sum needs no selection by lane
         by_token_high = token[:, None] * (WORDS // 2) + (lane % (LANES // 2))[None, :]
         by_lane_high = token[None, :] * (WORDS // 2) + (lane % (LANES // 2))[:, None]
         lower, upper = lane < LANES // 2, exists & (lane >= LANES // 2)

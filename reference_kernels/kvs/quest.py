@@ -278,7 +278,7 @@ def _select(
     newest = tl.load(table + count - 1, mask=count > 0, other=-1)
     if EARLY:
         gdc_wait()
-        gdc_launch_dependents()  # not before, since what waits would take room from the scoring programs
+        gdc_launch_dependents()  # not earlier: programs of the next kernel would occupy SMs while the scores are made
     mine = kept + row.to(tl.int64) * width
     others = tl.maximum(count - 1, 0)  # all but the newest page, which is kept anyway and is the last
     wanted = tl.minimum(pages - 1, others)

@@ -1,4 +1,4 @@
-"""What several verbs need: the checkout that they work on, output as text or JSON, and the ways to stop."""
+"""What several commands need: the checkout that they work on, output as text or JSON, and the ways to stop."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The store: the tables, which are also the objects that everything right of it reads, and the queries."""
+"""The store: its tables, whose rows are what exports, analyses, pages and commands read, and the queries."""

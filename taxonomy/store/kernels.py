@@ -34,7 +34,7 @@ class Kernel(Row, table=True):
 
     @cached_property
     def by_gpu(self) -> dict[str, list["KernelResult"]]:
-        """Its results by the name of the GPU."""
+        """The kernel's results by the name of the GPU."""
         found: dict[str, list[KernelResult]] = {}
         for result in self.results:
             found.setdefault(result.gpu, []).append(result)

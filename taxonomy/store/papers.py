@@ -68,7 +68,7 @@ class Paper(Row, table=True):
 
     @cached_property
     def summary(self) -> Words:
-        """The idea, and what it costs."""
+        """The paper's idea and its cost, in two or three sentences."""
         return Words(self.summary_en, self.summary_zh)
 
     @cached_property

@@ -10,7 +10,7 @@ from taxonomy.store.papers import Paper
 
 
 class LeafCount(TypedDict):
-    """How many papers are about a leaf, and how many also do it."""
+    """How many papers have a leaf as primary placement, and how many as secondary."""
 
     leaf: str
     primary: int

@@ -19,22 +19,22 @@ class Term(Row):
 
     @cached_property
     def label(self) -> Words:
-        """Its name."""
+        """The name of the term."""
         return Words(self.label_en, self.label_zh)
 
     @cached_property
     def definition(self) -> Words:
-        """What it means."""
+        """What the term means."""
         return Words(self.definition_en, self.definition_zh)
 
     @cached_property
     def slug(self) -> str:
-        """The last part of the code."""
+        """The last part of the code: `quantization` of `kvcc/quantization`."""
         return self.code.rpartition("/")[2]
 
 
 class Dimension(Term, table=True):
-    """Temporal, spatial, structural."""
+    """One of the three dimensions of sKis: temporal, spatial, structural."""
 
     title_en: str
     title_zh: str
@@ -46,22 +46,22 @@ class Dimension(Term, table=True):
 
     @cached_property
     def title(self) -> Words:
-        """What it is about, as a heading."""
+        """What the dimension is about, as a heading."""
         return Words(self.title_en, self.title_zh)
 
     @cached_property
     def question(self) -> Words:
-        """The question that its behaviors answer."""
+        """The question that the dimension's behaviors answer."""
         return Words(self.question_en, self.question_zh)
 
     @cached_property
     def leaves(self) -> list["Leaf"]:
-        """The leaves of all its behaviors."""
+        """The leaves of all behaviors of the dimension."""
         return [leaf for behavior in self.behaviors for leaf in behavior.leaves]
 
 
 class Behavior(Term, table=True):
-    """The seven behaviors."""
+    """One of the behaviors of sKis, such as KV-centric scheduling."""
 
     dimension_code: str = Field(foreign_key="dimension.code")
     acronym: str
@@ -87,7 +87,7 @@ class TraitGroup(Row, table=True):
 
 
 class Leaf(Term, table=True):
-    """The leaves that papers are tagged with."""
+    """A leaf of the taxonomy, which papers are placed in."""
 
     behavior_code: str = Field(foreign_key="behavior.code")
     behavior: Behavior = related(back_populates="leaves")
@@ -95,12 +95,12 @@ class Leaf(Term, table=True):
 
     @cached_property
     def dimension(self) -> Dimension:
-        """The dimension above."""
+        """The dimension that the leaf belongs to."""
         return self.behavior.dimension
 
     @cached_property
     def traits(self) -> list["Trait"]:
-        """The columns of its comparison table."""
+        """The columns of the leaf's comparison table."""
         return self.trait_group.traits if self.trait_group else []
 
 
@@ -119,11 +119,11 @@ class Trait(Term, table=True):
 
 
 class Community(Term, table=True):
-    """Research communities."""
+    """A research community, to which venues belong."""
 
 
 class Venue(Row, table=True):
-    """Conferences, journals and workshops."""
+    """A conference, journal or workshop."""
 
     code: str = Field(primary_key=True)
     position: int

@@ -1,24 +1,33 @@
 # The two that matter:  make site   (install, build, website in build/site)
-#                       make test   (everything that can be checked)
+#                       make test   (everything that can be checked; make quick: a minute's worth of it)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 APT := DEBIAN_FRONTEND=noninteractive apt-get
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 TORCH := --no-deps --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0
 BROWSERS := chromium chromium-browser google-chrome
 
-.PHONY: site test build check serve docs bench format clean browser linter bundle
+.PHONY: site test quick lint pytest build check serve docs bench format clean browser linter bundle
 
 site: $(VENV)/.installed bundle
 	$(BIN)/skis site
 
 test: $(VENV)/.installed-test browser linter bundle
+	@$(MAKE) --no-print-directory -j2 lint pytest
+
+# For daily work, within a minute: no browser, no whole website, one case of each kernel.
+quick: $(VENV)/.installed-test
+	@$(MAKE) --no-print-directory -j2 lint pytest QUICK=--quick
+
+lint:
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
-	$(BIN)/pytest -n auto --dist loadgroup
+	$(BIN)/lint-imports --no-logo
+
+pytest:
+	$(BIN)/pytest -n auto --dist loadgroup $(QUICK)
 
 build: $(VENV)/.installed
 	$(BIN)/skis build

@@ -19,12 +19,14 @@ def export(
 ) -> None:
     """Write the exports of the last build into a folder: SQLite, CSV, JSON, BibTeX, CSL-JSON, feeds, data package."""
     checkout = checkout_at(root)
-    folder.mkdir(parents=True, exist_ok=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         atlas = read_atlas(checkout.store)
         shutil.copyfile(checkout.store, folder / STORE)
         write_exports(atlas, folder, checkout.site_url)
     except StoreError as error:
         stop_call(str(error))
+    except OSError as error:
+        stop_call(f"cannot write into {folder}: {error.strerror}")
     for name in EXPORTS:
         say(str(folder / name))

@@ -147,6 +147,12 @@ def test_export(checkout: Checkout, tmp_path: Path):
     assert {"skis.db", "papers.bib", "datapackage.json", "feed.atom"} <= names
 
 
+def test_export_into_what_is_no_folder_is_refused(checkout: Checkout, tmp_path: Path):
+    (tmp_path / "file").write_text("x")
+    run = skis("export", tmp_path / "file", where=checkout.root)
+    assert (run.returncode, run.stderr) == (2, f"skis: cannot write into {tmp_path / 'file'}: File exists\n")
+
+
 ANSWERS = {
     "--title": "NewCache: A New Cache",
     "--authors": "Ada Lovelace, Bob Smith",

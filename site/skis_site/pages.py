@@ -8,6 +8,7 @@ from typing import Any
 
 from skis_site.addresses import page_of
 from skis_site.citations import citation_tags
+from skis_site.comparison import comparison
 from skis_site.wording import Wording
 from taxonomy.exports.bibtex import bibtex_entry
 from taxonomy.store.atlas import Atlas
@@ -56,11 +57,11 @@ def _front_pages(atlas: Atlas, w: Wording) -> Iterator[Page]:
     hero = w("hero_text", papers=count)
     yield Page("index.html", "home.md.j2", "sKis Atlas", hero, {"newest": atlas.papers[:NEWEST], "text": hero}, WIDE)
     yield Page("data.html", f"data.{w.language}.md.j2", w("data"), w("get_data_text"), meta=ALONE)
-    yield Page("about.html", f"about.{w.language}.md.j2", w("about"), w("tagline"), meta=ALONE)
+    yield Page("about.html", f"about.{w.language}.md.j2", w("about"), w("about_lede"), meta=ALONE)
 
 
 def _taxonomy_pages(atlas: Atlas, w: Wording) -> Iterator[Page]:
-    lede = w("taxonomy_lede", leaves=len(atlas.leaves))
+    lede = w("taxonomy_lede", behaviors=len(atlas.behaviors), leaves=len(atlas.leaves))
     yield Page("taxonomy/index.html", "taxonomy.md.j2", w("taxonomy"), lede, {"text": lede}, {"hide": ["toc"]})
     for dimension in atlas.dimensions:
         yield _term_page(dimension, "dimension.md.j2", w, {"dimension": dimension})
@@ -68,7 +69,7 @@ def _taxonomy_pages(atlas: Atlas, w: Wording) -> Iterator[Page]:
             if not behavior.is_leaf:
                 yield _term_page(behavior, "behavior.md.j2", w, {"behavior": behavior})
             for leaf in behavior.leaves:
-                yield _term_page(leaf, "leaf.md.j2", w, {"leaf": leaf})
+                yield _term_page(leaf, "leaf.md.j2", w, {"leaf": leaf, "comparison": comparison(atlas, leaf)})
 
 
 def _term_page(term: Dimension | Behavior | Leaf, template: str, w: Wording, context: dict[str, Any]) -> Page:

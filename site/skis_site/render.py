@@ -24,7 +24,7 @@ from skis_site.escaping import entities
 from skis_site.figures import duration, percent
 from skis_site.navigation import navigation
 from skis_site.pages import Page, all_pages
-from skis_site.script import plotly_script
+from skis_site.script import plotly_script, worker_shim
 from skis_site.wording import Wording, read_wording
 from taxonomy.exports import EXPORTS
 from taxonomy.store.atlas import Atlas
@@ -69,6 +69,7 @@ def render_pages(atlas: Atlas, root: Path, data: Path, out: Path, repository: st
         if language == LANGUAGES[0]:  # once for all: tables are the same in each
             _write_charts(analyses, root / SITE, out / language / "assets")
         _write(out / language / "assets" / "dimensions.css", _dimension_colors(atlas))
+        _write(out / language / "assets" / "iframe-worker.js", worker_shim(root / SITE))
     shutil.copytree(data, out / LANGUAGES[0] / "data")
     return written
 

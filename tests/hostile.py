@@ -71,7 +71,7 @@ PAYLOADS = [
     "\uff1d1+1",
     "\uff0b1 ; \uff0d1 ;\uff20SUM(1)",
     "Ada Lovelace and Bob Smith and others",
-    *(OBJECT_NAMES := ["__proto__", "constructor"]),  # what every object of a script has
+    *(OBJECT_NAMES := ["__proto__", "constructor", "__config"]),  # what every object of a script has
     "@everyone #1 GH-1",
     "e\u0301 \u4e2d\u6587 \U0001f600 \u0645\u0631\u062d\u0628\u0627",
 ]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from skis.settings import Checkout
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from taxonomy.store.atlas import Atlas
 
 ROOT = Path(__file__).parent.parent
+
+settings.register_profile("untimed", deadline=None)  # machines are shared: no test fails for the time it takes
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
@@ -133,9 +137,29 @@ def website(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     return checkout
 
 
+SLOW_FIXTURES = {"website", "hostile_website", "untouched", "compiled"}  # each builds a website, or all kernels
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Know `--quick`, which `make quick` gives."""
+    parser.addoption("--quick", action="store_true", help="leave out browsers, whole websites, and most of the kernels")
+
+
+def is_quick(item: pytest.Item) -> bool:
+    """Whether a test is part of the minute that `make quick` takes; tests of kernels say so by a mark."""
+    if "reference_kernels" in item.path.parts:
+        return item.get_closest_marker("quick") is not None
+    return not (item.get_closest_marker("slow") or item.get_closest_marker("browser")) and not (
+        SLOW_FIXTURES & {*getattr(item, "fixturenames", ())}
+    )
+
+
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
-    """Keep the tests that look at one built website on one worker, so that it is built once."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is not quick, if asked; keep tests of one built website on one worker, which builds it once."""
+    if config.getoption("--quick"):
+        config.hook.pytest_deselected(items=[item for item in items if not is_quick(item)])
+        items[:] = [item for item in items if is_quick(item)]
     for item in items:
         for fixture in ("website", "hostile_website"):
             if fixture in getattr(item, "fixturenames", ()):

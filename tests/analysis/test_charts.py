@@ -144,6 +144,7 @@ class TestFiles:
         assert 'src="plotly.min.js"' in (tmp_path / "code.html").read_text("utf-8")
 
     @pytest.mark.skipif(not BROWSER, reason="NO CHROMIUM IS INSTALLED: no picture was drawn (`make browser`)")
+    @pytest.mark.slow
     def test_pictures_are_whole_say_what_they_show_and_are_equal_twice(self, charts: dict[str, Chart], tmp_path: Path):
         drawn = [charts[name] for name in ("affinity", "effects", "months", "gains-throughput")]
         for folder in ("one", "two"):

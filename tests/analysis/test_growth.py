@@ -72,6 +72,7 @@ def charts(atlas: Atlas) -> dict[str, Chart]:
     return {name: draw(atlas, EVERYTHING, "en") for name, draw in CHARTS.items()}
 
 
+@pytest.mark.slow
 def test_every_chart_analysis_and_page_is_made(atlas: Atlas, root):
     for language in LANGUAGES:
         pages = [*analysis_pages(atlas, read_wording(root / "site" / "translations.yaml", language))]

@@ -25,6 +25,8 @@ from skis.settings import Checkout, find_checkout
 from tests.checkouts import SKIS, new_checkout, some_papers
 from tests.reference_kernels.results import TIMED, copied_package, made_up, write_result
 
+pytestmark = pytest.mark.slow
+
 
 def digest(folder: Path) -> dict[str, str]:
     """SHA-256 of every file below a folder, by relative path."""

@@ -207,6 +207,7 @@ def test_new_says_what_the_vocabulary_does_not_know_but_keeps_the_work(empty_che
     assert (empty_checkout.root / "papers" / "2025" / "newcache.yaml").is_file()
 
 
+@pytest.mark.slow
 def test_site_serves_what_it_built(empty_checkout: Checkout, sample):
     write_entry(empty_checkout, "sample", sample)
     process = subprocess.Popen(

@@ -75,6 +75,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 
 
 @pytest.mark.parametrize("call", documented())
+@pytest.mark.slow
 def test_every_documented_call_runs(built: Checkout, call: str):
     answers = "\n".join(["New: a paper", "Ada Lovelace", "2025-03", "https://example.org/n", "kvs", "It", call, "", ""])
     run = skis(*shlex.split(call), where=built.root, stdin=answers)

@@ -42,6 +42,8 @@ from skis.cli import app
 app()
 """
 
+pytestmark = pytest.mark.slow
+
 
 def normalized(name: str) -> str:
     """The name of a distribution as PyPI compares it."""

@@ -98,6 +98,7 @@ def test_bench_without_a_gpu_refuses_and_explains():
 
 
 @NO_GPU
+@pytest.mark.slow
 def test_run_checks_a_unit_on_a_cpu_and_switches_the_interpreter_on_itself():
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     line = [sys.executable, "-m", "reference_kernels", "run", "streaming_llm"]

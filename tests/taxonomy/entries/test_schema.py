@@ -34,6 +34,7 @@ def test_the_committed_schema_is_fresh(root: Path, vocabulary: Vocabulary):
     assert (root / "papers" / "schema.json").read_text(encoding="utf-8") == schema_text(vocabulary)
 
 
+@pytest.mark.slow
 def test_it_accepts_every_entry(root: Path, validator):
     for path in root.glob("papers/*/*.yaml"):
         value = yaml.load(path.read_text(encoding="utf-8"), Loader=Editor)

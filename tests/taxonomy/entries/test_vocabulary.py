@@ -77,6 +77,7 @@ def test_a_wrong_vocabulary_is_refused_with_its_place(name, folder: Path):
     assert re.match(rf"taxonomy/vocabulary/{file}:\d+:\d+: ", str(error.value))
 
 
+@pytest.mark.slow
 def test_a_new_leaf_is_one_edit_and_reaches_store_list_and_site(empty_checkout, add, sample):
     leaves = empty_checkout.root / "taxonomy" / "vocabulary" / "leaves.yaml"
     leaves.write_text(

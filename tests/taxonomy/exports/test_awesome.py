@@ -70,6 +70,7 @@ def test_code_that_papers_share_is_linked_once_and_named_by_the_others(text, atl
     assert text.count("Code with ") == len(papers) - len(addresses)
 
 
+@pytest.mark.slow
 def test_awesome_lint_finds_nothing(root: Path, tmp_path: Path):
     """In a repository with a remote, as on GitHub.
 

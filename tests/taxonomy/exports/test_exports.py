@@ -63,6 +63,7 @@ def test_names_are_split(name, parts):
     assert split_name(name) == parts
 
 
+@pytest.mark.slow
 def test_citeproc_formats_the_csl(atlas):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -5,9 +5,12 @@ The entries are the atlas's own, repeated under other ids, titles and addresses.
 
 from __future__ import annotations
 
+import json
 import platform
+import resource
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,20 +25,22 @@ from taxonomy.entries.checks import EntryFile, check_papers
 from taxonomy.entries.entry import Entry
 from taxonomy.entries.vocabulary import load_vocabulary
 from taxonomy.entries.writing import entry_text
+from taxonomy.exports import STORE, write_exports
 from taxonomy.store.reading import read_atlas
 from taxonomy.store.writing import build_store
 from tests.checkouts import ROOT, new_checkout
 
-SIZES = (168, 1000, 10_000)
-RUNS = {168: 7, 1000: 5, 10_000: 3}
+COPIES = (1_000, 10_000)  # beside the number of papers that there are
 
 HEAD = """\
-# How time grows with the number of entries
+# How time and memory grow with the number of entries
 
 Written by `make bench`. Seconds are medians within one process, after imports; in brackets, milliseconds per entry.
-*Check* reads and checks all entries, *store* writes the database, *pages* draws the Markdown of both languages, *build*
-is `skis build` as a whole (check, store, list, exports, pages; without the website), *affinity* computes all pairs of
-leaves with their tests and bootstrap intervals, *charts* draws every chart, without pictures.
+*Check* reads and checks all entries, *store* writes the database, *read* reads all of it, *exports* writes every
+export, *build* is `skis build` as a whole (these four and the list), *pages* draws the Markdown of both languages,
+which `skis site` does before it calls mkdocs, *affinity* computes all pairs of leaves with their tests and bootstrap
+intervals, *charts* draws every chart, without pictures. Memory is the largest that a process took, up to the end of
+`skis build` and up to the end of all.
 
 """
 
@@ -63,44 +68,57 @@ def median(action: Callable[[], object], runs: int) -> float:
     return statistics.median(times)
 
 
-def measure(count: int, papers: list[EntryFile], folder: Path) -> dict[str, float]:
-    """Return the median seconds of each step at `count` entries."""
-    atlas, vocabulary, runs = new_checkout(folder), load_vocabulary(), RUNS[count]
-    generate(folder, count, papers)
+def peak() -> int:
+    """Return the largest memory that this process took so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def measure(count: int, folder: Path) -> dict[str, float]:
+    """Return the median seconds of each step at `count` entries, and the memory."""
+    checkout, vocabulary, runs = new_checkout(folder), load_vocabulary(), 3 if count < 5_000 else 1
+    command = [sys.executable, "-m", "tests.benchmarks.scale", "generate", str(count), str(folder)]
+    subprocess.run(command, check=True, cwd=ROOT)  # apart, so that the memory it takes is not counted
+    times = {"build": median(lambda: build(checkout), runs)}
+    memory = {"memory of build": peak()}
     checked = check_papers(folder, vocabulary)
-    if checked.problems or len(checked.papers) != count:
-        raise SystemExit(f"the generated entries are wrong: {checked.problems[:3]}")
-
-    def store() -> None:
-        (folder / "x.db").unlink(missing_ok=True)
-        build_store(folder / "x.db", vocabulary, checked.papers)
-
-    times = {"check": median(lambda: check_papers(folder, vocabulary), runs), "store": median(store, runs)}
-    atlas, data = read_atlas(folder / "x.db"), folder / "data"
+    data, out = folder / "data", folder / "out"
     data.mkdir()
 
+    def store() -> None:
+        (data / STORE).unlink(missing_ok=True)
+        build_store(data / STORE, vocabulary, checked.papers)
+
+    times |= {"check": median(lambda: check_papers(folder, vocabulary), runs), "store": median(store, runs)}
+    times["read"] = median(lambda: read_atlas(data / STORE), runs)
+    atlas = read_atlas(data / STORE)
+    times["exports"] = median(lambda: write_exports(atlas, data, checkout.site_url), runs)
+
     def pages() -> None:
-        shutil.rmtree(folder / "out", ignore_errors=True)
-        render_pages(atlas, folder, data, folder / "out", atlas.repository)
+        shutil.rmtree(out, ignore_errors=True)
+        render_pages(atlas, folder, data, out, checkout.repository)
 
     times["pages"] = median(pages, runs)
-    times["build"] = median(lambda: build(atlas), runs)
     times["affinity"] = median(lambda: affinity(atlas, level="leaf"), runs)
     times["charts"] = median(lambda: [chart(name, atlas) for name in CHARTS], runs)
-    return times
+    return times | memory | {"memory": peak()}
+
+
+STEPS = ("check", "store", "read", "exports", "build", "pages", "affinity", "charts")
 
 
 def main() -> None:
-    """Measure every size and write the table."""
-    papers = check_papers(ROOT, load_vocabulary()).papers[: SIZES[0]]
+    """Measure every size, each in a process of its own, and write the table."""
     rows = []
-    for count in SIZES:
+    for count in (len([*ROOT.glob("papers/*/*.yaml")]), *COPIES):
         with tempfile.TemporaryDirectory() as folder:
-            times = measure(count, papers, Path(folder))
-        cells = [f"{seconds:.2f} ({1000 * seconds / count:.2f})" for seconds in times.values()]
+            command = [sys.executable, "-m", "tests.benchmarks.scale", "measure", str(count), folder]
+            run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
+        found: dict[str, float] = json.loads(run.stdout)
+        cells = [f"{found[step]:.2f} ({1000 * found[step] / count:.2f})" for step in STEPS]
+        cells += [f"{found[name]} MB" for name in ("memory of build", "memory")]
         rows.append(f"| {count:,} | {' | '.join(cells)} |")
         sys.stdout.write(rows[-1] + "\n")
-    names = ("entries", "check", "store", "pages", "build", "affinity", "charts")
+    names = ("entries", *STEPS, "memory of build", "memory")
     head = f"| {' | '.join(names)} |\n|{'---:|' * len(names)}\n"
     table = head + "\n".join(rows) + "\n"
     machine = f"\nPython {platform.python_version()}, {platform.system()} {platform.machine()}, one core used.\n"
@@ -108,4 +126,10 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    match sys.argv[1:]:
+        case ["generate", count, folder]:
+            generate(Path(folder), int(count), check_papers(ROOT, load_vocabulary()).papers)
+        case ["measure", count, folder]:
+            sys.stdout.write(json.dumps(measure(int(count), Path(folder))))
+        case _:
+            main()

@@ -22,8 +22,10 @@ from skis_site.escaping import entities
 from skis_site.figures import duration, percent
 from skis_site.navigation import navigation
 from skis_site.pages import all_pages
-from skis_site.script import PART, plotly_script
+from skis_site.render import render_pages
+from skis_site.script import NO_SHIM, PART, SHIM, plotly_script, worker_shim
 from skis_site.wording import read_wording
+from taxonomy.store.reading import read_atlas
 from taxonomy.store.row import LANGUAGES
 from tests.checkouts import SAMPLE, new_checkout, write_entry
 from tests.hostile import PAYLOADS
@@ -170,6 +172,29 @@ def test_what_is_out_of_scope_is_listed_and_an_old_address_says_why(website: Che
         assert item.decided in old
 
 
+def test_a_leaf_compares_every_paper_by_every_recorded_trait(website: Checkout, atlas):
+    for leaf in (leaf for leaf in atlas.leaves.values() if leaf.traits):
+        page = (website.build / "site" / page_of(leaf)).read_text(encoding="utf-8")
+        table = re.search(r'<table class="sk-compared__table">(.*?)</table>', page, re.DOTALL)[1]
+        head, body = (re.findall(r"<tr>(.*?)</tr>", part, re.DOTALL) for part in table.split("</thead>"))
+        assert re.findall(r'<th scope="col"[^>]*>(.*?)</th>', head[0])[1:] == [trait.label.en for trait in leaf.traits]
+        expected = {}
+        for paper in atlas.in_leaf(leaf.code):
+            values = {trait.code: [] for trait in leaf.traits}
+            for value in (value for value in paper.traits if value.group_code == leaf.trait_group.code):
+                values[value.trait_code].append(value.value)
+            if any(values.values()):
+                expected[paper.id] = [", ".join(several) for several in values.values()]
+        shown = {
+            re.search(r"papers/([^/]*)\.html", row)[1]: [
+                html.unescape(c) for c in re.findall(r"<td[^>]*>(.*?)</td>", row)
+            ]
+            for row in body
+        }
+        assert shown == expected
+        assert f"{len(expected)} of {len(atlas.in_leaf(leaf.code))} papers have recorded traits." in page
+
+
 def test_counts_on_the_home_page_are_those_of_the_store(website: Checkout, atlas):
     page = (website.build / "site" / "index.html").read_text(encoding="utf-8")
     rows = re.findall(r"<b>([A-Z]+)</b>.*?sk-count\">(\d+)<", page)
@@ -198,15 +223,17 @@ def test_kernels_papers_and_leaves_link_to_each_other(website: Checkout, atlas):
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory) -> dict[str, str]:
-    """The page of an checkout with two kernels, one of them measured on two GPUs, by language as plain text."""
+    """The page of a checkout with two kernels, one of them measured on two GPUs, by language as plain text."""
     checkout = new_checkout(tmp_path_factory.mktemp("measured"))
     for name in ("quest", "kivi"):
         write_entry(checkout, name, SAMPLE | {"title": name, "links": {"paper": f"https://example.org/{name}"}})
     package = copied_package(checkout.root, "kvs/quest.py", "kvcc/kivi.py")
     write_result(package, made_up("quest", {"B=1 | 2": TIMED, "bad": WRONG}))
     write_result(package, made_up("quest", {"alone": TIMED | {"peers": {}}}, gpu="Other", taken="2026-12-01T00:00:00Z"))
-    build(checkout, website=True)
-    pages = {lang: (checkout.build / "pages" / lang / "kernels" / "index.md").read_text("utf-8") for lang in LANGUAGES}
+    build(checkout)
+    out = checkout.root / "pages"
+    render_pages(read_atlas(checkout.store), checkout.root, checkout.build / "data", out, checkout.repository)
+    pages = {lang: (out / lang / "kernels" / "index.md").read_text("utf-8") for lang in LANGUAGES}
     return {lang: " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split()) for lang, page in pages.items()}
 
 
@@ -245,3 +272,13 @@ def test_the_part_of_plotly_is_served_only_in_the_version_of_the_figures(tmp_pat
     for version, script in ((get_plotlyjs_version(), "part"), ("0.1.0", get_plotlyjs())):
         (part / "package.json").write_text(json.dumps({"version": version}))
         assert plotly_script(tmp_path) == script
+
+
+def test_the_shim_for_the_search_comes_with_its_license_or_is_said_to_be_missing(tmp_path: Path):
+    assert worker_shim(tmp_path) == NO_SHIM
+    (tmp_path / SHIM / "shim").mkdir(parents=True)
+    (tmp_path / SHIM / "shim" / "index.js").write_text("shim()")
+    (tmp_path / SHIM / "LICENSE").write_text("Copyright (c) Somebody")
+    script = worker_shim(tmp_path)
+    assert script.endswith("*/\nshim()")
+    assert "Copyright (c) Somebody" in script

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
 
+from tests.reference_kernels import interpreter
 from tests.reference_kernels.repository import ROOT
 
 if not torch.cuda.is_available():
@@ -54,28 +55,8 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _quick_interpreter() -> Iterator[None]:
-    """Leave out what takes Triton's interpreter two thirds of its time and changes nothing.
-
-    It prepares `triton.language` anew at every call of a device function, always alike: once per function is enough.
-    And it computes whether additions of integers overflow, for an assertion that it makes in debug mode only.
-    """
-    if DEVICE.type == "cuda":
-        yield
-        return
-    from triton.runtime import interpreter
-
-    prepare = interpreter._patch_lang
-    prepared: dict[Any, Any] = {}
-
-    def once(function: Any) -> Any:
-        if function not in prepared:
-            prepared[function] = prepare(function)
-        return interpreter._LangPatchScope()  # there is nothing to restore: the next call finds the language prepared
-
-    builder = interpreter.interpreter_builder
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(interpreter, "_patch_lang", once)
-        patch.setattr(builder, "options", dataclasses.replace(builder.options, sanitize_overflow=False))
+    """Leave out what takes Triton's interpreter most of its time and changes nothing; a GPU needs none of it."""
+    with interpreter.quick() if DEVICE.type == "cpu" else nullcontext():
         yield
 
 
@@ -91,8 +72,9 @@ def compiled() -> dict[str, Any]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Know the mark below where pytest-xdist, which defines it, is not installed."""
+    """Know the marks below; the first is known already where pytest-xdist is installed."""
     config.addinivalue_line("markers", "xdist_group(name): tests that one worker runs")
+    config.addinivalue_line("markers", "quick: one of the cheap tests for daily work, which together see every kernel")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

@@ -10,6 +10,8 @@ import pytest
 from reference_kernels import registry
 from reference_kernels.registry import Card, card, cards, load, read_cards
 
+pytestmark = pytest.mark.quick
+
 TEXT = '''"""Sample: keeps less.
 
 Computes

@@ -14,6 +14,8 @@ from reference_kernels.core.ceilings import Ceilings
 from reference_kernels.core.timing import Timing
 from reference_kernels.core.unit import Inputs, MissingPeerError, Outputs, Unit, Work
 
+pytestmark = pytest.mark.quick
+
 CEILINGS = Ceilings(read=1000.0, copy=500.0, to_device=1.0, to_host=1.0, matmul=100.0)
 
 

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from reference_kernels.core.budget import Verdict, compare, judge, to_double
 from reference_kernels.core.unit import Unit, Work
 
+pytestmark = pytest.mark.quick
+
 INF, NAN = torch.inf, torch.nan
 
 

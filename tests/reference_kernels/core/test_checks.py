@@ -15,6 +15,8 @@ from reference_kernels.core.checks import (
     check_table,
 )
 
+pytestmark = pytest.mark.quick
+
 CPU = torch.device("cpu")
 ELSEWHERE = torch.device("meta")
 

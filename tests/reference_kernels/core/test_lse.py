@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from reference_kernels.core.lse import attention, merge_states
 
+pytestmark = pytest.mark.quick
+
 State = tuple[torch.Tensor, torch.Tensor]
 SIZES = st.lists(st.integers(0, 5), min_size=1, max_size=6)
 LOUD = st.sampled_from([0.0, 1.0, 30.0, 3000.0])  # of the scores: 3000 overflows without a maximum

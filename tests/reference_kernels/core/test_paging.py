@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from reference_kernels.core.paging import gather, make_cache, pages_needed
 from tests.reference_kernels.caches import draw_tokens, paginate
 
+pytestmark = pytest.mark.quick
+
 CPU = torch.device("cpu")
 
 

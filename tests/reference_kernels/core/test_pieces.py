@@ -13,6 +13,8 @@ from reference_kernels.core.device import multiprocessors
 from reference_kernels.core.lse import merge_states
 from reference_kernels.core.pieces import WAVES, Plan, Tuning, cut, merge, plan_rows
 
+pytestmark = pytest.mark.quick
+
 ROWS = st.one_of(
     st.lists(st.integers(0, 300), min_size=1, max_size=12),
     st.lists(st.sampled_from([0, 1, 15, 16, 17, 1023, 40_000]), min_size=1, max_size=8),

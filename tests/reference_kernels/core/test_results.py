@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from reference_kernels.core import results
 
+pytestmark = pytest.mark.quick
+
 MACHINE = {"gpu": "NVIDIA H100 80GB HBM3", "multiprocessors": 132}
 
 

@@ -7,6 +7,8 @@ import torch
 
 from reference_kernels.core.timing import Timing, time_call
 
+pytestmark = pytest.mark.quick
+
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="times are taken on a GPU, and there is none")
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from reference_kernels.core.unit import Unit, Work
+
+pytestmark = pytest.mark.quick
 
 
 def unit(**kwargs: Any) -> Unit:

@@ -156,11 +156,11 @@ def is_quick(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is not quick, if asked; keep tests of one built website on one worker, which builds it once."""
+    """Leave out what is not quick, if asked; keep tests of one slow fixture on one worker, which makes it once."""
     if config.getoption("--quick"):
         config.hook.pytest_deselected(items=[item for item in items if not is_quick(item)])
         items[:] = [item for item in items if is_quick(item)]
     for item in items:
-        for fixture in ("website", "hostile_website"):
+        for fixture in SLOW_FIXTURES:
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(pytest.mark.xdist_group(fixture))

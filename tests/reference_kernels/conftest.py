@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -75,11 +75,3 @@ def pytest_configure(config: pytest.Config) -> None:
     """Know the marks below; the first is known already where pytest-xdist is installed."""
     config.addinivalue_line("markers", "xdist_group(name): tests that one worker runs")
     config.addinivalue_line("markers", "quick: one of the cheap tests for daily work, which together see every kernel")
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
-    """Keep the tests that look at the compiled kernels on one worker, so that they are compiled once."""
-    for item in items:
-        if "compiled" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("compiled"))

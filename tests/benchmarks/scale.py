@@ -35,12 +35,12 @@ COPIES = (1_000, 10_000)  # beside the number of papers that there are
 HEAD = """\
 # How time and memory grow with the number of entries
 
-Written by `make bench`. Seconds are medians within one process, after imports; in brackets, milliseconds per entry.
-*Check* reads and checks all entries, *store* writes the database, *read* reads all of it, *exports* writes every
-export, *build* is `skis build` as a whole (these four and the list), *pages* draws the Markdown of both languages,
-which `skis site` does before it calls mkdocs, *affinity* computes all pairs of leaves with their tests and bootstrap
-intervals, *charts* draws every chart, without pictures. Memory is the largest that a process took, up to the end of
-`skis build` and up to the end of all.
+Written by `make bench`. Seconds are medians of processor time within one process, after imports; in brackets,
+milliseconds per entry. *Check* reads and checks all entries, *store* writes the database, *read* reads all of it,
+*exports* writes every export, *build* is `skis build` as a whole (these four and the list), *pages* draws the Markdown
+of both languages, which `skis site` does before it calls mkdocs, *affinity* computes all pairs of leaves with their
+tests and bootstrap intervals, *charts* draws every chart, without pictures. Memory is the largest that a process took,
+up to the end of `skis build` and up to the end of all.
 
 """
 
@@ -59,12 +59,12 @@ def generate(root: Path, count: int, papers: list[EntryFile]) -> None:
 
 
 def median(action: Callable[[], object], runs: int) -> float:
-    """Return the median time of `action` in seconds."""
+    """Return the median time that `action` takes of a processor, in seconds: others may use the machine meanwhile."""
     times = []
     for _ in range(runs):
-        started = time.perf_counter()
+        started = time.process_time()
         action()
-        times.append(time.perf_counter() - started)
+        times.append(time.process_time() - started)
     return statistics.median(times)
 
 
@@ -118,6 +118,7 @@ def main() -> None:
         cells += [f"{found[name]} MB" for name in ("memory of build", "memory")]
         rows.append(f"| {count:,} | {' | '.join(cells)} |")
         sys.stdout.write(rows[-1] + "\n")
+        sys.stdout.flush()
     names = ("entries", *STEPS, "memory of build", "memory")
     head = f"| {' | '.join(names)} |\n|{'---:|' * len(names)}\n"
     table = head + "\n".join(rows) + "\n"

@@ -91,7 +91,7 @@ def test_what_is_patched_is_put_back():
             assert getattr(owner, name) is value
             assert value is not mine
     assert [getattr(owner, name) for owner, name, _ in interpreter.replaced] == patched
-    assert len(patched) > len(interpreter.PATCHES) - 1
+    assert len(patched) >= len(interpreter.PATCHES)
 
 
 def test_another_triton_is_interpreted_without_patches(monkeypatch: pytest.MonkeyPatch):

@@ -8,7 +8,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 TORCH := --no-deps --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0
 BROWSERS := chromium chromium-browser google-chrome
 
-.PHONY: site test quick lint pytest build check serve docs bench format clean browser linter bundle
+.PHONY: site test quick lint pytest build check serve docs picture bench format clean browser linter bundle
 
 site: $(VENV)/.installed bundle
 	$(BIN)/skis site
@@ -41,6 +41,10 @@ serve: $(VENV)/.installed
 # Writes docs/commands.md.
 docs: $(VENV)/.installed
 	$(BIN)/python -m skis.documentation > docs/commands.md
+
+# Takes docs/site.png, the picture of the README.
+picture: $(VENV)/.installed-test browser site
+	$(BIN)/python -m tests.picture
 
 # Writes docs/benchmarks.md.
 bench: $(VENV)/.installed-test

@@ -1,4 +1,4 @@
-"""Where each page lies, as a path from the root of its language: `papers/kivi.html`. Stable for ever."""
+"""The path of each page from the root of its language, such as `papers/kivi.html`. Paths never change."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from taxonomy.store.papers import Paper
 
 
 def citation_tags(paper: Paper) -> list[dict[str, str]]:
-    """Return name and content of each tag, authors one by one. No address of a PDF: this site hosts none."""
+    """Return name and content of each tag, one tag per author. No tag names a PDF, because the website hosts none."""
     tags = [("title", paper.title), *(("author", author.name) for author in paper.authors)]
     tags.append(("publication_date", (paper.published if not paper.venue else str(paper.venue_year)).replace("-", "/")))
     if paper.venue:

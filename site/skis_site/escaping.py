@@ -1,4 +1,4 @@
-"""Escapes text once for both worlds that a page passes through: Markdown first, HTML after."""
+"""Escapes text for Markdown and HTML at once: a page is Markdown first, and HTML after."""
 
 from __future__ import annotations
 

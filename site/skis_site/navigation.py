@@ -1,4 +1,4 @@
-"""The navigation tree, for the plugin awesome-nav: sections and terms. Papers and venues stay out of it on purpose.
+"""The navigation tree, for the plugin awesome-nav: sections and terms, without papers and venues.
 
 A navigation of 1,000 papers makes mkdocs quadratic: half a minute and hundreds of megabytes instead of seconds.
 """

@@ -17,7 +17,7 @@ from taxonomy.store.related import RelatedPapers
 from taxonomy.store.terms import Behavior, Dimension, Leaf
 
 NEWEST = 8
-ALONE = {"hide": ["navigation"]}  # a tab of one page needs no tree beside it
+ALONE = {"hide": ["navigation"]}  # a page that is a tab of its own has no tree to show
 WIDE = {"hide": ["navigation", "toc"]}
 HIDDEN = {**ALONE, "search": {"exclude": True}}
 OUT_OF_SCOPE = "out-of-scope.html"
@@ -112,7 +112,7 @@ def _kernels_page(atlas: Atlas, w: Wording) -> Page:
 
 
 def _out_of_scope_pages(atlas: Atlas, w: Wording) -> Iterator[Page]:
-    """Yield the list of what is out of scope, and a page at the old address of each paper that was in the atlas."""
+    """Yield the list of papers out of scope, and for each that was once in the atlas a page at its address."""
     title, lede = w("out_of_scope"), w("out_of_scope_lede", count=len(atlas.out_of_scope))
     yield Page(OUT_OF_SCOPE, "out_of_scope.md.j2", title, lede, {"text": lede}, {"hide": ["navigation"]})
     yield Page("left-out.html", "moved.md.j2", title, lede, {"to": OUT_OF_SCOPE}, HIDDEN | {"moved": OUT_OF_SCOPE})

@@ -1,4 +1,4 @@
-"""Draws the pages of the website as Markdown files, for mkdocs to build.
+"""Renders the pages of the website as Markdown files, from which mkdocs builds the HTML.
 
 Every value that a template prints is escaped for Markdown and HTML at once (`escaping.entities`), so no text of an
 entry can become markup, whichever of the two it stands in.
@@ -45,7 +45,7 @@ class File:
 
     @property
     def shown_size(self) -> str:
-        """The size as people read it."""
+        """The size in kB or MB, as text."""
         return f"{self.size / 1e6:.1f} MB" if self.size >= 1e6 else f"{max(1, round(self.size / 1e3))} kB"
 
 
@@ -66,7 +66,7 @@ def render_pages(atlas: Atlas, root: Path, data: Path, out: Path, repository: st
             _write(out / language / page.path.replace(".html", ".md"), draw(page))
             written += 1
         _write(out / language / ".nav.yml", navigation(atlas, wording))
-        if language == LANGUAGES[0]:  # once for all: tables are the same in each
+        if language == LANGUAGES[0]:  # charts and their tables are the same in every language
             _write_charts(analyses, root / SITE, out / language / "assets")
         _write(out / language / "assets" / "dimensions.css", _dimension_colors(atlas))
         _write(out / language / "assets" / "iframe-worker.js", worker_shim(root / SITE))
@@ -129,7 +129,7 @@ class _Drawing:
         return self.shared | {"link": link, "root": root, "row": row}
 
     def row(self, folder: str, paper: Paper, here: Leaf | None) -> Markup:
-        """A paper in a list. It looks the same on all pages of a folder, so it is drawn once for each."""
+        """Render a paper of a list. It is the same on all pages of a folder, so it is rendered once per folder."""
         key = (folder, paper.id, here.code if here else "")
         if key not in self.rows:
             template = self.environment.get_template("paper_row.j2")
@@ -143,7 +143,7 @@ def _files(data: Path) -> list[File]:
 
 
 def _front_matter(meta: dict[str, Any]) -> str:
-    """Write values as JSON, which is YAML, every text escaped for HTML: Material prints some of them as they are."""
+    """Write values as JSON, which is YAML. Texts are escaped for HTML: Material prints some of them unescaped."""
     return "".join(f"{key}: {json.dumps(_escaped(value), ensure_ascii=False)}\n" for key, value in meta.items())
 
 

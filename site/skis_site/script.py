@@ -1,4 +1,4 @@
-"""Scripts of others that the website serves, from what npm has put into `site/node_modules`."""
+"""Scripts by others that the website serves: plotly, and the shim for the search from disk. npm installs them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The words of the pages themselves in one language."""
+"""The website's own texts (labels, headings, ledes) in one language."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # The two that matter:  make site   (install, build, website in build/site)
-#                       make test   (everything that can be checked; make quick: a minute's worth of it)
+#                       make test   (everything that can be checked; make quick: without the slow tests)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,7 +16,7 @@ site: $(VENV)/.installed bundle
 test: $(VENV)/.installed-test browser linter bundle
 	@$(MAKE) --no-print-directory -j2 lint pytest
 
-# For daily work, within a minute: no browser, no whole website, one case of each kernel.
+# For daily work: no browser, no whole website, one case of each kernel.
 quick: $(VENV)/.installed-test
 	@$(MAKE) --no-print-directory -j2 lint pytest QUICK=--quick
 

@@ -146,7 +146,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def is_quick(item: pytest.Item) -> bool:
-    """Whether a test is part of the minute that `make quick` takes; tests of kernels say so by a mark."""
+    """Whether a test is part of `make quick`; tests of kernels say so by a mark."""
     if "reference_kernels" in item.path.parts:
         return item.get_closest_marker("quick") is not None
     return not (item.get_closest_marker("slow") or item.get_closest_marker("browser")) and not (

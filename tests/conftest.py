@@ -137,7 +137,7 @@ def website(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     return checkout
 
 
-SLOW_FIXTURES = {"website", "hostile_website", "untouched", "compiled"}  # each builds a website, or all kernels
+SLOW_FIXTURES = ("website", "hostile_website", "untouched", "compiled")  # each builds a website, or all kernels
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -150,7 +150,7 @@ def is_quick(item: pytest.Item) -> bool:
     if "reference_kernels" in item.path.parts:
         return item.get_closest_marker("quick") is not None
     return not (item.get_closest_marker("slow") or item.get_closest_marker("browser")) and not (
-        SLOW_FIXTURES & {*getattr(item, "fixturenames", ())}
+        {*SLOW_FIXTURES} & {*getattr(item, "fixturenames", ())}
     )
 
 

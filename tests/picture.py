@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 
-from playwright.sync_api import sync_playwright
-
+from tests.browser import chromium, launched
 from tests.checkouts import ROOT
 
 SIZE = {"width": 1280, "height": 800}
@@ -14,16 +12,14 @@ SIZE = {"width": 1280, "height": 800}
 
 def main() -> None:
     """Take the picture of build/site/index.html with the system's Chromium."""
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    program = chromium()
     page = (ROOT / "build" / "site" / "index.html").resolve()
     if program is None or not page.is_file():
         sys.exit("the picture needs Chromium, and the website that `skis site` builds")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+    with launched(program) as browser:
         opened = browser.new_page(viewport=SIZE, color_scheme="light")
         opened.goto(page.as_uri(), wait_until="load")
         opened.screenshot(path=ROOT / "docs" / "site.png")
-        browser.close()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from taxonomy.store.row import LANGUAGES
 if TYPE_CHECKING:
     from analysis.charts.files import Format
 
-FOLDER = Path("charts")
 DAY = r"[0-9]{4}(-[0-9]{2}(-[0-9]{2})?)?"
 
 

@@ -69,9 +69,3 @@ def compiled() -> dict[str, Any]:
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads(done.stdout)
     return found
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Know the marks below; the first is known already where pytest-xdist is installed."""
-    config.addinivalue_line("markers", "xdist_group(name): tests that one worker runs")
-    config.addinivalue_line("markers", "quick: one of the cheap tests for daily work, which together see every kernel")

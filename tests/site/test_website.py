@@ -7,7 +7,6 @@ import http.server
 import json
 import posixpath
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -17,12 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, TimeoutError, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, TimeoutError
 
 from analysis.affinity import affinity
 from skis.build import build
 from skis.settings import Checkout
 from taxonomy.entries.checks import OUT_OF_SCOPE_NAME
+from tests.browser import chromium, launched
 from tests.checkouts import new_checkout, write_entry
 from tests.hostile import ENTRIES, PAYLOADS, hostile_kernels
 
@@ -42,13 +42,11 @@ CHARTED = [f"analysis/{topic}.html" for topic in ("affinity", "effects", "timeli
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    program = chromium()
     if program is None:
         pytest.skip("NO CHROMIUM IS INSTALLED: the website was not looked at in a browser (`make browser`)")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+    with launched(program) as browser:
         yield browser
-        browser.close()
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
